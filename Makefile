@@ -1,0 +1,123 @@
+# make            everything, into build/
+# make asan       the same with address and undefined-behaviour sanitizers,
+#                 its own nginx included, into build-asan/
+# make unit       C unit tests, built and run
+# make install    into DESTDIR, below PREFIX
+# make clean
+
+VERSION  := $(shell cat VERSION)
+BUILD    ?= build
+PREFIX   ?= /usr
+NGINX_SRC ?= /usr/share/nginx/src
+
+CC       ?= cc
+CFLAGS   ?= -g -O2
+WARN     := -Wall -Wextra -Wshadow -Wformat=2 -Wvla -Wstrict-prototypes \
+            -Wmissing-prototypes -Wpointer-arith -Wcast-qual \
+            -Wno-unused-parameter -Werror
+HARDEN   := -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE
+HARDEN_L := -Wl,-z,relro -Wl,-z,now -pie
+SANITIZE :=
+
+ifneq ($(filter %-asan,$(BUILD)),)
+CFLAGS   := -g -O1
+SANITIZE := -fsanitize=address,undefined -fno-sanitize=alignment \
+            -fno-omit-frame-pointer
+HARDEN   := -fPIE
+endif
+
+ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) $(HARDEN) $(SANITIZE) -Ihelper \
+             -DLEMONADE_VERSION='"$(VERSION)"' -DLEMONADE_PREFIX='"$(PREFIX)"'
+
+# Files with a main() of their own, and files that several programs share.
+TOOLS    := helper/scripted_model.c
+SHARED   := helper/state.c helper/paths.c
+HELPER   := $(filter-out $(TOOLS),$(wildcard helper/*.c))
+CLI      := $(wildcard lemonade-cli/*.c) helper/paths.c
+UNIT     := $(wildcard tests/unit/test_*.c)
+
+HELPER_LIBS := -levent_core -ljansson -lcrypto
+CLI_LIBS    := -lcurl -ljansson
+
+obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+
+.PHONY: all asan module helper cli model share unit install clean FORCE
+all: module helper cli model share
+module: $(BUILD)/ngx_http_lemonade_module.so
+helper: $(BUILD)/lemonade-helper
+cli: $(BUILD)/lemonade-cli
+model: $(BUILD)/share/models/Lemonade-Demo.gguf
+
+asan:
+	script/build-nginx-asan
+	$(MAKE) BUILD=build-asan all
+
+$(BUILD)/obj/%.o: %.c VERSION Makefile
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/lemonade-helper: $(call obj,$(HELPER))
+	$(CC) $(SANITIZE) $(LDFLAGS) $(HARDEN_L) -o $@ $^ $(HELPER_LIBS)
+
+$(BUILD)/lemonade-cli: $(call obj,$(CLI))
+	$(CC) $(SANITIZE) $(LDFLAGS) $(HARDEN_L) -o $@ $^ $(CLI_LIBS)
+
+$(BUILD)/scripted-model: $(call obj,helper/scripted_model.c)
+	$(CC) $(SANITIZE) $(LDFLAGS) $(HARDEN_L) -o $@ $^
+
+# The demo model: what it says is in registry/demo.txt.
+$(BUILD)/share/models/Lemonade-Demo.gguf: $(BUILD)/scripted-model \
+    registry/demo.txt
+	@mkdir -p $(@D)
+	$(BUILD)/scripted-model --answer-file registry/demo.txt $@
+
+share:
+	@mkdir -p $(BUILD)/share
+	@for d in conf html registry; do \
+	    ln -sfn $(CURDIR)/$$d $(BUILD)/share/$$d; done
+
+# The module is built by nginx's own configure, from the files of nginx-dev,
+# so that its signature is the installed nginx's.
+MODULE_SRC := $(wildcard ngx_lemonade_module/*.[ch]) helper/state.c \
+              helper/state.h
+
+$(BUILD)/nginx-src/objs/Makefile: config Makefile
+	rm -rf $(BUILD)/nginx-src
+	mkdir -p $(BUILD)
+	cp -rs $(realpath $(NGINX_SRC)) $(BUILD)/nginx-src
+	bash -c 'set -e; . $(NGINX_SRC)/conf_flags; cd $(BUILD)/nginx-src; \
+	    ./configure "$${NGX_CONF_FLAGS[@]}" \
+	    --with-cc-opt="$(CFLAGS) -Wextra -Wshadow -Wformat=2 \
+	        -Wno-unused-parameter -Wno-cast-function-type \
+	        -fstack-protector-strong -D_FORTIFY_SOURCE=2" \
+	    --with-ld-opt="-Wl,-z,relro -Wl,-z,now" \
+	    --add-dynamic-module=$(CURDIR) > configure.log'
+
+ifeq ($(SANITIZE),)
+$(BUILD)/ngx_http_lemonade_module.so: $(BUILD)/nginx-src/objs/Makefile \
+    $(MODULE_SRC)
+	$(MAKE) -C $(BUILD)/nginx-src -s modules
+	cp $(BUILD)/nginx-src/objs/ngx_http_lemonade_module.so $@
+else
+$(BUILD)/ngx_http_lemonade_module.so: $(MODULE_SRC)
+	$(MAKE) -C $(BUILD)/nginx-src -s modules
+	cp $(BUILD)/nginx-src/objs/ngx_http_lemonade_module.so $@
+endif
+
+# Each unit test is one program: tests/unit/test_X.c, linked with the files
+# it names in a line "link: helper/x.c ...".
+UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT))
+
+$(BUILD)/unit/%: tests/unit/%.c $(wildcard helper/*.[ch]) \
+    $(wildcard ngx_lemonade_module/*scan*)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -Ingx_lemonade_module -o $@ $< \
+	    $$(sed -n 's/.*link: *//p' $<) $(LDFLAGS) $(HELPER_LIBS)
+
+unit: $(UNIT_BINS)
+	@for t in $(UNIT_BINS); do echo "$$t"; $$t || exit 1; done
+
+clean:
+	rm -rf build build-asan
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,39 @@
+/*
+ * Where things are: run dir, cache dir, shared data, our own programs.
+ * Used by the helper and by lemonade-cli.  All strings are malloc'ed.
+ */
+
+#ifndef LEMONADE_PATHS_H
+#define LEMONADE_PATHS_H
+
+
+/*
+ * The run dir, made if it is not there (0700).  LEMONADE_RUN_DIR >
+ * $XDG_RUNTIME_DIR/lemonade > /run/lemonade (root) > /tmp/lemonade-UID.
+ * NULL with errno; EPERM when the folder belongs to somebody else.
+ */
+char *paths_run_dir(void);
+
+/* LEMONADE_CACHE_DIR > ~/.cache/lemonade, made if it is not there. */
+char *paths_cache_dir(void);
+
+/* A file or folder of our data ("registry/server_models.json"). */
+char *paths_share(const char *name);
+
+/*
+ * One of our own programs or NULL: beside the running executable, else in
+ * PREFIX/libexec/lemonade, else in PATH.
+ */
+char *paths_program(const char *name);
+
+/* The first executable of that name in PATH, else in /usr/sbin, or NULL. */
+char *paths_search(const char *name);
+
+/* "dir/name", malloc'ed. */
+char *paths_join(const char *dir, const char *name);
+
+/* mkdir -p with mode 0700 for what is made; -1 with errno. */
+int paths_mkdirs(const char *path);
+
+
+#endif /* LEMONADE_PATHS_H */
