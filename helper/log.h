@@ -30,10 +30,19 @@ enum log_level log_level_get(void);
  * Writes "2026-11-21T10:11:12.123Z info TAG message\n" to stderr.  tag names
  * the part or the child ("http", "llamacpp Qwen3").  Control bytes in the
  * message are shown as \xNN, invalid UTF-8 too, so a child cannot forge
- * lines.  Never blocks for long and never fails.
+ * lines; long lines end in "...".  Never fails, keeps errno, and waits at
+ * most 100 ms for a full stderr: then lines are dropped, and their number is
+ * told when stderr takes lines again.
  */
 void log_write(enum log_level level, const char *tag, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/*
+ * Copies text (len bytes) to a buffer of at least 8 bytes in the form that
+ * log_write shows: printable valid UTF-8, other bytes as \xNN, what does not
+ * fit as "...".  Returns the length written, without the final NUL.
+ */
+size_t log_printable(char *to, size_t size, const char *text, size_t len);
 
 
 /*
@@ -44,7 +53,10 @@ struct log_ring;
 struct log_ring *log_ring_new(unsigned lines);
 void log_ring_free(struct log_ring *ring);
 
-/* Copies the line (len bytes, no newline); long ones are cut. */
+/*
+ * Copies the line (len bytes, no newline) in the form log_write shows it, so
+ * that it is always valid UTF-8; cut at 1 KB.  A NULL ring takes nothing.
+ */
 void log_ring_add(struct log_ring *ring, const char *line, size_t len);
 
 /* Line i counted from the newest (0), or NULL. */

@@ -10,14 +10,21 @@
 /*
  * The run dir, made if it is not there (0700).  LEMONADE_RUN_DIR >
  * $XDG_RUNTIME_DIR/lemonade > /run/lemonade (root) > /tmp/lemonade-UID.
- * NULL with errno; EPERM when the folder belongs to somebody else.
+ * NULL with errno; EPERM when the folder is a symbolic link or belongs to
+ * somebody else.  A folder that is there keeps its mode, but others lose the
+ * right to write in it unless we are root.
  */
 char *paths_run_dir(void);
 
 /* LEMONADE_CACHE_DIR > ~/.cache/lemonade, made if it is not there. */
 char *paths_cache_dir(void);
 
-/* A file or folder of our data ("registry/server_models.json"). */
+/*
+ * A file or folder of our data ("registry/server_models.json"), below
+ * LEMONADE_SHARE_DIR > "share" beside the running executable >
+ * PREFIX/share/lemonade.  NULL only for want of memory: whether the file is
+ * there is found by opening it.
+ */
 char *paths_share(const char *name);
 
 /*
@@ -26,7 +33,10 @@ char *paths_share(const char *name);
  */
 char *paths_program(const char *name);
 
-/* The first executable of that name in PATH, else in /usr/sbin, or NULL. */
+/*
+ * The first executable of that name in PATH (relative entries do not count),
+ * else in /usr/sbin, or NULL.  A name with a slash is never found.
+ */
 char *paths_search(const char *name);
 
 /* "dir/name", malloc'ed. */
