@@ -241,6 +241,7 @@ log_write(enum log_level level, const char *tag, const char *format, ...)
 
     if (len >= sizeof(text)) {
         len = sizeof(text) - 1;
+        memcpy(text + len - 3, "...", 3);
     }
 
     used += log_printable(line + used, sizeof(line) - used - 1, text, len);
