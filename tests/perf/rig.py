@@ -1,0 +1,159 @@
+"""Two nginx side by side: plain proxy_pass, and the same with our module."""
+
+import os
+import pathlib
+import shutil
+import tempfile
+
+import procs
+
+PERF = pathlib.Path(__file__).resolve().parent
+PORTS = {'plain': 18501, 'ours': 18502}
+MODEL = 'Bench-Model-GGUF'
+COLD = 'Bench-Cold-GGUF'
+CHAT = '/api/v1/chat/completions'
+
+NGINX_CONF = '''\
+{top}daemon off;
+worker_processes 1;
+worker_rlimit_nofile 16384;
+pid {dir}/pid;
+error_log {dir}/error.log warn;
+
+events {{
+    worker_connections 8192;
+}}
+
+http {{
+    client_body_temp_path {dir}/body;
+    proxy_temp_path {dir}/proxy;
+    fastcgi_temp_path {dir}/fastcgi;
+    uwsgi_temp_path {dir}/uwsgi;
+    scgi_temp_path {dir}/scgi;
+
+{http}
+
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+
+{server}
+    }}
+}}
+'''
+
+
+# What our conf/ sets as well, in so far as it concerns a stock nginx.
+PLAIN = '''\
+        client_max_body_size 256m;
+        client_body_buffer_size 1m;
+
+        location / {
+            proxy_pass http://mock;
+            proxy_http_version 1.1;
+            proxy_set_header Connection close;
+            proxy_buffering off;
+        }
+'''
+
+
+def chat(model):
+    """A short chat request."""
+    return (b'{"messages":[{"role":"user","content":"What is the answer?"}],'
+            b'"model":"' + model.encode() + b'"}')
+
+
+class Nginx:
+    """One running nginx."""
+
+    def __init__(self, name, port, folder, conf):
+        self.name, self.port, self.dir = name, port, folder
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        (folder / 'nginx.conf').write_text(conf)
+
+        self.p = procs.start(['nginx', '-p', str(folder), '-c',
+                              str(folder / 'nginx.conf')],
+                             procs.cpus('server'), stderr=-3)
+        self.wait()
+        self.workers = procs.children(self.p.pid)
+        self.pids = [self.p.pid] + self.workers
+
+    def wait(self):
+        """Waits for the first good answer to a chat."""
+        try:
+            procs.wait_http(self.port, CHAT, self.p, chat(MODEL), limit=5)
+        except procs.CannotMeasure as e:
+            log = self.dir / 'error.log'
+            tail = log.read_text()[-600:] if log.exists() else ''
+            raise procs.CannotMeasure(f'{e} {tail}') from e
+
+    def stop(self):
+        procs.stop(self.p)
+        log = (self.dir / 'error.log').read_text()
+
+        for line in log.splitlines():
+            if '[alert]' in line or '[crit]' in line or '[emerg]' in line:
+                raise procs.CannotMeasure(f'{self.name} nginx: {line}')
+
+
+class Settings:
+    """What the build made, and what our configuration files say."""
+
+    def __init__(self, build, root):
+        self.tools = build / 'perf'
+        self.module = build / 'ngx_http_lemonade_module.so'
+        self.http = root / 'conf' / 'lemonade.conf'
+        self.locations = root / 'conf' / 'lemonade-locations.conf'
+
+    def plain(self, upstream):
+        """http and server parts of the nginx to compare with."""
+        return (f'    upstream mock {{\n        server unix:{upstream};\n'
+                '    }', PLAIN)
+
+    def ours(self, folder):
+        """The same with our files, their run dir being folder."""
+        return ('', '')
+
+
+class Rig:
+    """The upstream, the fake helper, and nginx of both kinds on demand."""
+
+    def __init__(self, settings, tokens=50, rate=25):
+        self.settings = settings
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix='lemonade-bench-'))
+
+        around = procs.cpus('around')
+        self.upstream = procs.Tool([settings.tools / 'mock_upstream',
+                                    self.dir / 'mock.sock', tokens, rate],
+                                   around)
+        self.helper = procs.Tool([settings.tools / 'fake_helper',
+                                  self.dir / 'state',
+                                  self.dir / 'helper.sock',
+                                  self.dir / 'mock.sock', MODEL, COLD], around)
+
+    def __enter__(self):
+        return self
+
+    def nginx(self, name):
+        """Starts the nginx of that name: "plain" or "ours"."""
+        upstream = self.dir / 'mock.sock'
+        folder = self.dir / name
+        top = 'user root;\n' if os.geteuid() == 0 else ''
+
+        if name == 'plain':
+            http, server = self.settings.plain(upstream)
+        else:
+            http, server = self.settings.ours(self.dir)
+            top = f'load_module {self.settings.module};\n{top}'
+
+        return Nginx(name, PORTS[name], folder, NGINX_CONF.format(
+            top=top, dir=folder, port=PORTS[name], http=http, server=server))
+
+    def clients(self, side, count, model):
+        """count streams or waiting requests for a model."""
+        return procs.Tool([self.settings.tools / 'stream_client', side.port,
+                           count, model], procs.cpus('around'), greets=False)
+
+    def __exit__(self, *_):
+        procs.stop_all()
+        shutil.rmtree(self.dir, ignore_errors=True)
