@@ -15,8 +15,9 @@
 
 /* For want of memory; else every body is made by jansson. */
 #define HTTP_NO_MEMORY                                                      \
-    "{\"error\":{\"message\":\"Out of memory.\",\"type\":\"server_error\","      \
-    "\"param\":null,\"code\":\"internal_error\"},\"status\":\"error\","          \
+    "{\"error\":{\"message\":\"Out of memory.\","                             \
+    "\"type\":\"server_error\",\"param\":null,"                               \
+    "\"code\":\"internal_error\"},\"status\":\"error\","                      \
     "\"message\":\"Out of memory.\",\"detail\":\"Out of memory.\"}"
 
 

@@ -42,7 +42,7 @@ struct runner_spec {
     int                 death_signal; /* when the helper dies; 0: SIGKILL */
     int                 stop_signal;  /* first rung; 0: SIGTERM */
     unsigned            stop_ms;    /* rung 1 -> 2 (SIGTERM); 0: 2000 */
-    unsigned            kill_ms;    /* rung 2 -> SIGKILL to the group; 0: 3000 */
+    unsigned            kill_ms;    /* rung 2 -> 3 (SIGKILL); 0: 3000 */
     runner_line         on_line;    /* may be NULL */
     runner_exit         on_exit;
     void               *arg;
