@@ -96,11 +96,11 @@ $(BUILD)/nginx-src/objs/Makefile: config Makefile
 ifeq ($(SANITIZE),)
 $(BUILD)/ngx_http_lemonade_module.so: $(BUILD)/nginx-src/objs/Makefile \
     $(MODULE_SRC)
-	$(MAKE) -C $(BUILD)/nginx-src -s modules
+	$(MAKE) -C $(BUILD)/nginx-src -s -f objs/Makefile modules
 	cp $(BUILD)/nginx-src/objs/ngx_http_lemonade_module.so $@
 else
 $(BUILD)/ngx_http_lemonade_module.so: $(MODULE_SRC)
-	$(MAKE) -C $(BUILD)/nginx-src -s modules
+	$(MAKE) -C $(BUILD)/nginx-src -s -f objs/Makefile modules
 	cp $(BUILD)/nginx-src/objs/ngx_http_lemonade_module.so $@
 endif
 
