@@ -185,7 +185,7 @@ output_table_print(const struct output_table *table)
 
     fputs(style ? "\033[1m" : "", stdout);
     print_row(table, table->headers, widths);
-    fputs(style ? "\033[0m" : "", stdout);
+    fputs(style ? "\033[0m\n" : "\n", stdout);
 
     for (i = 0; i < table->columns; i++) {
         for (width = 0; width < widths[i]; width++) {
@@ -198,11 +198,12 @@ output_table_print(const struct output_table *table)
     for (i = 0; i < table->rows; i++) {
         row = (const char *const *) table->cells + i * table->columns;
         print_row(table, row, widths);
+        putchar('\n');
     }
 }
 
 
-/* Prints one row without blanks at its end. */
+/* Prints one row without blanks or newline at its end. */
 static void
 print_row(const struct output_table *table, const char *const *cells,
     const int *widths)
@@ -219,8 +220,6 @@ print_row(const struct output_table *table, const char *const *cells,
 
         blanks += widths[i] - output_width(cells[i]) + GAP;
     }
-
-    putchar('\n');
 }
 
 
