@@ -143,7 +143,7 @@ ngx_http_lemonade_seconds_variable(ngx_http_request_t *r,
 
     ctx = ngx_http_lemonade_get_ctx(r);
 
-    if (ctx == NULL
+    if (ctx == NULL || !ctx->scanned
         || (data == offsetof(ngx_http_lemonade_ctx_t, ttft)
             && ctx->first == 0))
     {
