@@ -2,16 +2,15 @@
 
 import json
 
-TYPES = {
-    400: "invalid_request_error", 401: "authentication_error",
-    403: "permission_error", 404: "not_found_error",
-    405: "invalid_request_error", 408: "invalid_request_error",
-    411: "invalid_request_error", 413: "invalid_request_error",
-    414: "invalid_request_error", 415: "invalid_request_error",
-    431: "invalid_request_error",
-    500: "server_error", 501: "not_implemented_error", 502: "server_error",
-    503: "server_error", 504: "server_error",
-}
+def type_of(status, code):
+    """What OpenAI's clients and llama-server call such an error."""
+    if status == 404 and code.startswith("model_"):
+        return "invalid_request_error"
+    return {401: "authentication_error", 403: "permission_error",
+            404: "not_found_error", 429: "rate_limit_error",
+            501: "not_implemented_error", 503: "overloaded_error"}.get(
+                status, "server_error" if status >= 500
+                else "invalid_request_error")
 
 
 def check_body(body, status=None, code=None, param=None, message=None):
@@ -23,6 +22,8 @@ def check_body(body, status=None, code=None, param=None, message=None):
     assert body["message"] == body["detail"] == error["message"]
     assert error["message"] and "\n" not in error["message"]
     assert isinstance(error["code"], str) and error["code"]
+    if status is not None:
+        assert error["type"] == type_of(status, error["code"]), body
     if code is not None:
         assert error["code"] == code, body
     if param is not None:
@@ -39,7 +40,7 @@ def check_error(reply, status, code=None, param=None, message=None):
     check_body(reply.json(), status, code, param, message)
 
 
-def check_error_event(event):
+def check_error_event(event, code=None):
     """Is the last event of a stream an error as clients expect it?"""
     assert event.startswith(b"data: "), event
-    check_body(json.loads(event[6:]))
+    check_body(json.loads(event[6:]), code=code)

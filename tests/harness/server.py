@@ -326,7 +326,7 @@ class SystemServer(Server):
     def write_config(self):
         self.prefix.mkdir()
         (self.prefix / "tmp").mkdir()
-        conf = BUILD / "share" / "conf"
+        self.adapt()
         user = "user root;" if os.getuid() == 0 else ""
         text = f"""
 {user}
@@ -345,28 +345,31 @@ http {{
     fastcgi_temp_path tmp/fastcgi;
     scgi_temp_path tmp/scgi;
     uwsgi_temp_path tmp/uwsgi;
-    include {conf}/lemonade.conf;
+    keepalive_requests 100000;
     {self.http}
-    server {{
-        listen 127.0.0.1:{self.port};
-        listen 127.0.0.1:{self.port2} http2;
-        access_log access.log lemonade;
-        include {conf}/lemonade-locations.conf;
-        {self.server}
-    }}
+    include {self.prefix}/conf/lemonade.conf;
 }}
 """
-        text = self.adapt(text)
         (self.prefix / "nginx.conf").write_text(text)
 
-    def adapt(self, text):
-        """The run dir of the include is the system's; ours is elsewhere."""
+    def adapt(self):
+        """The shipped files with our places instead of the system's."""
+        places = {
+            "/usr/share/lemonade/conf": f"{self.prefix}/conf",
+            "/usr/share/lemonade": f"{BUILD}/share",
+            "/run/lemonade": self.run_dir,
+            "/var/log/nginx/lemonade.log": f"{self.prefix}/access.log",
+            "listen 127.0.0.1:8000;":
+                f"listen 127.0.0.1:{self.port}; {self.server}\n"
+                f"    listen 127.0.0.1:{self.port2} http2;",
+        }
         copies = self.prefix / "conf"
         copies.mkdir()
         for path in (BUILD / "share" / "conf").glob("*.conf"):
-            (copies / path.name).write_text(
-                path.read_text().replace("/run/lemonade", str(self.run_dir)))
-        return text.replace(str(BUILD / "share" / "conf"), str(copies))
+            text = path.read_text()
+            for ours, other in places.items():
+                text = text.replace(ours, str(other))
+            (copies / path.name).write_text(text)
 
     def access_lines(self):
         return (self.prefix / "access.log").read_text().splitlines()
