@@ -1,5 +1,6 @@
 """From the first process to the last."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from harness import process
 from harness.double import ENV, HEAD, Double, event
 from harness.errors import check_error
-from harness.server import command
+from harness.server import ROOT, command
 from harness.wait import until
 
 
@@ -143,7 +144,7 @@ def test_other_models_work_beside_a_failing_one(serve):
 
 def test_a_second_server_in_the_same_run_dir_is_refused(serve):
     server = serve()
-    done = server.cli("serve", "--port", "0" if False else str(server.port))
+    done = server.cli("serve", "--port", server.port)
     assert done.returncode == 2
     assert done.stdout + done.stderr != ""
     assert f"already running on port {server.port}" in \
@@ -220,3 +221,43 @@ def test_twenty_starts_and_stops_leave_nothing(serve):
         server = serve()
         server.finish()
         server.process = None
+
+
+def test_server_json_tells_who_serves_and_where(serve):
+    server = serve()
+    found = json.loads((server.run_dir / "server.json").read_text())
+    assert found == {"pid": server.helper_pid, "port": server.port,
+                     "host": "localhost", "mode": "serve",
+                     "version": (ROOT / "VERSION").read_text().strip()}
+    server.stop()
+    assert not (server.run_dir / "server.json").exists()
+
+
+def test_serve_prints_where_it_is_and_a_curl_that_works(serve):
+    server = serve()
+    out = server.logs[1].read_text()
+    assert f"http://localhost:{server.port}" in out
+    assert "Ready!" in out
+    line = [x for x in out.splitlines() if "curl " in x][0]
+    done = subprocess.run(line[line.index("curl "):], shell=True, text=True,
+                          capture_output=True, timeout=60)
+    assert done.returncode == 0, done
+    assert "I am the Lemonade demo model" in done.stdout
+
+
+def test_a_registered_model_is_there_after_a_restart(serve):
+    server = serve()
+    model = server.add("Stays", answer="Still here.")
+    assert server.stop() == 0
+    server.start()
+    assert server.chat(model).status == 200
+
+
+def test_a_model_pulled_by_the_cli_answers_at_once(serve):
+    server = serve()
+    done = server.cli("pull", "user.Mine", "--checkpoint",
+                      server.models.make(answer="Registered."),
+                      "--recipe", "llamacpp")
+    assert done.returncode == 0, done.stderr
+    reply = server.chat("user.Mine").json()
+    assert reply["choices"][0]["message"]["content"] == "Registered."
