@@ -1,5 +1,6 @@
 -- wrk: one chat request again and again; the numbers go to a file as JSON.
--- Environment: BENCH_MODEL, BENCH_BODY_BYTES (0: a short chat), BENCH_RESULT.
+-- Environment: BENCH_MODEL, BENCH_RESULT, BENCH_BODY_BYTES (the whole body;
+-- 0: a short chat).
 
 local model = os.getenv("BENCH_MODEL")
 local bytes = tonumber(os.getenv("BENCH_BODY_BYTES"))
@@ -16,9 +17,10 @@ if bytes == 0 then
     wrk.body = head .. '"What is the answer?"}],"model":"' .. model .. '"'
                .. tail
 else
-    wrk.body = head .. '[{"type":"image_url","image_url":{"url":'
-               .. '"data:image/png;base64,' .. string.rep("iVBORw0K", bytes / 8)
-               .. '"}}]}],"model":"' .. model .. '"' .. tail
+    head = head .. '[{"type":"image_url","image_url":{"url":'
+           .. '"data:image/png;base64,'
+    tail = '"}}]}],"model":"' .. model .. '"' .. tail
+    wrk.body = head .. string.rep("A", bytes - #head - #tail) .. tail
 end
 
 function done(summary, latency, requests)

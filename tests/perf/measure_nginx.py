@@ -21,10 +21,11 @@ def wrk(side, connections, body_bytes):
     result.unlink(missing_ok=True)
 
     before = procs.cpu_time(side.workers)
-    p = procs.start(['wrk', '-t1', f'-c{connections}', '-d60s', '-s',
-                      str(rig.PERF / 'chat.lua'),
+    p = procs.start(['stdbuf', '-oL', 'wrk', '-t1', f'-c{connections}',
+                     '-d60s', '-s', str(rig.PERF / 'chat.lua'),
                      f'http://127.0.0.1:{side.port}{rig.CHAT}'],
-                    procs.cpus('around'), env=env, stdout=-3)
+                    procs.cpus('around'), env=env, stdout=-1)
+    p.stdout.readline()                 # "Running": all is set up
     time.sleep(ROUND)
     procs.stop(p, signal.SIGINT)        # wrk then tells what it has
     spent = procs.cpu_time(side.workers) - before
@@ -35,7 +36,7 @@ def wrk(side, connections, body_bytes):
     r = json.loads(result.read_text())
 
     if r['errors'] or r['timeouts'] or not r['requests']:
-        raise procs.CannotMeasure(f'wrk on {side.name}: {r}')
+        raise procs.CannotMeasure(f'wrk on {side.name}: {r} {side.log()}')
 
     return {'rps': r['requests'] / r['us'] * 1e6, 'p50': r['p50'],
             'p99': r['p99'], 'cpu': spent / r['requests'] * 1e6}
@@ -58,7 +59,7 @@ def rounds(sides, count, measure):
 def requests(table, conf, quick):
     """Requests/s, latency, bodies."""
     levels = [(1, 0, 5, 41), (32, 0, 5, 31), (256, 0, 5, 31),
-              (4, 1 << 20, 5, 21), (2, 16 << 20, 5, 21)]
+              (4, 10 ** 6, 5, 21), (2, 16 * 10 ** 6, 5, 21)]
 
     table.head('Requests, one nginx worker', 'plain', 'lemonade', 'ratio')
 
@@ -76,7 +77,7 @@ def requests(table, conf, quick):
                 return [p[key] for p in plain], [o[key] for o in ours]
 
             if body:
-                t.pairs(table, f'requests/s with {body >> 20} MB bodies',
+                t.pairs(table, f'requests/s with {body // 10 ** 6} MB bodies',
                         *values('rps'), at_least=0.9)
             else:
                 t.pairs(table, f'requests/s, {connections} connections',
@@ -109,7 +110,8 @@ def stream_round(r, which, count, seconds):
     memory = procs.memory(side.pids) - base
 
     if last['failed'] or last['done']:
-        raise procs.CannotMeasure(f'streams on {side.name}: {last}')
+        raise procs.CannotMeasure(f'streams on {side.name}: {last} '
+                                  f'{side.log()}')
 
     client.end()
     side.stop()

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 
@@ -42,18 +43,51 @@ http {{
 '''
 
 
-# What our conf/ sets as well, in so far as it concerns a stock nginx.
-PLAIN = '''\
-        client_max_body_size 256m;
-        client_body_buffer_size 1m;
-
-        location / {
-            proxy_pass http://mock;
-            proxy_http_version 1.1;
-            proxy_set_header Connection close;
-            proxy_buffering off;
-        }
+# What serve mode sets for both.
+COMMON = '''
+    server_tokens off;
+    keepalive_requests 100000;
+    access_log /dev/null bench;
 '''
+
+# The fields of our log format that a stock nginx has.
+PLAIN_LOG = '''
+    log_format bench '$remote_addr [$time_iso8601] "$request" $status '
+                     '$body_bytes_sent $request_time';
+'''
+
+
+def statements(text):
+    """The statements of a configuration file, blocks whole, no comments."""
+    found, depth, begin, i = [], 0, 0, 0
+    text = re.sub(r'(?m)^\s*#.*$', '', text)
+
+    while i < len(text):
+        c = text[i]
+
+        if c in '"\'':
+            i = text.index(c, i + 1)
+        elif c == '{':
+            depth += 1
+        elif c == '}':
+            depth -= 1
+
+        if depth == 0 and c in ';}':
+            found.append(text[begin:i + 1].strip())
+            begin = i + 1
+
+        i += 1
+
+    return found
+
+
+def without_lemonade(location):
+    """A location as it would be with stock directives only."""
+    lines = [line for line in location.splitlines()
+             if not re.match(r'\s*(lemonade|error_page)', line)]
+    text = '\n'.join(lines).replace('http://lemonade;', 'http://mock;')
+
+    return text.replace('$lemonade_backend_key', 'k' * 64)
 
 
 def chat(model):
@@ -83,9 +117,12 @@ class Nginx:
         try:
             procs.wait_http(self.port, CHAT, self.p, chat(MODEL), limit=5)
         except procs.CannotMeasure as e:
-            log = self.dir / 'error.log'
-            tail = log.read_text()[-600:] if log.exists() else ''
-            raise procs.CannotMeasure(f'{e} {tail}') from e
+            raise procs.CannotMeasure(f'{e} {self.log()}') from e
+
+    def log(self):
+        """The last of the error log."""
+        path = self.dir / 'error.log'
+        return path.read_text()[-600:] if path.exists() else ''
 
     def stop(self):
         procs.stop(self.p)
@@ -106,13 +143,27 @@ class Settings:
         self.locations = root / 'conf' / 'lemonade-locations.conf'
 
     def plain(self, upstream):
-        """http and server parts of the nginx to compare with."""
-        return (f'    upstream mock {{\n        server unix:{upstream};\n'
-                '    }', PLAIN)
+        """http and server parts of the nginx to compare with.
+
+        The server keeps our rewrite and the location of the inference
+        endpoints, without our directives.
+        """
+        server = [s for s in statements(self.locations.read_text())
+                  if s.startswith('rewrite')
+                  or (s.startswith('location ~') and 'lemonade;' in s)]
+
+        return (f'upstream mock {{ server unix:{upstream}; }}'
+                f'{PLAIN_LOG}{COMMON}',
+                '\n'.join(without_lemonade(s) for s in server))
 
     def ours(self, folder):
-        """The same with our files, their run dir being folder."""
-        return ('', '')
+        """The same from our files, their run dir being folder."""
+        http = [s.replace('log_format lemonade', 'log_format bench')
+                for s in statements(self.http.read_text())
+                if not s.startswith('server')]
+
+        return ('\n'.join(http).replace('/run/lemonade', str(folder)) + COMMON,
+                f'lemonade_json_errors on;\ninclude {self.locations};')
 
 
 class Rig:
