@@ -106,7 +106,7 @@ print_table(const json_t *models)
         status = client_text(model, "status");
 
         cells[COLUMN_PID] = number(model, "pid");
-        cells[COLUMN_INFLIGHT] = number(model, "inflight");
+        cells[COLUMN_INFLIGHT] = number(model, "in_flight");
         cells[COLUMN_REQUESTS] = number(model, "requests");
         cells[COLUMN_LAST_USED] = ago(model);
 

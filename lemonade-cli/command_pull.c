@@ -10,12 +10,18 @@
 
 #include "client.h"
 #include "launch.h"
+#include "memory.h"
 #include "output.h"
+
+
+#define MODEL_SECONDS  30
 
 
 static int run_pull(const struct cli_args *args);
 static bool pull_one(struct client *c, const struct cli_args *args,
     const char *model);
+static enum client_result look_for(struct client *c, const char *model,
+    bool *here);
 static json_t *request(const struct cli_args *args, const char *model);
 static void add_path(json_t *body, const char *name, const char *value);
 
@@ -79,23 +85,32 @@ run_pull(const struct cli_args *args)
 static bool
 pull_one(struct client *c, const struct cli_args *args, const char *model)
 {
-    bool                 good;
+    bool                 good, here;
     json_t              *body;
-    const char          *message;
     enum client_result   result;
     struct client_reply  reply;
 
     output_line(stderr, "Pulling model: %s", model);
 
+    here = false;
+    reply.body = NULL;
     body = request(args, model);
-    result = launch_and_send(c, "POST", "/internal/pull", body, 0, &reply);
+    result = CLIENT_OK;
+
+    if (cli_value(args, "checkpoint") == NULL) {
+        result = look_for(c, model, &here);
+    }
+
+    if (result == CLIENT_OK) {
+        result = launch_and_send(c, "POST", "/internal/pull", body, 0,
+                     &reply);
+    }
+
     good = client_succeeded(c, result, &reply);
 
     if (good) {
-        message = client_text(reply.body, "message");
-
-        if (message != NULL) {
-            output_line(stderr, "%s", message);
+        if (here) {
+            output_line(stderr, "%s was on this computer already.", model);
         }
 
         output_line(stdout, "Model pulled successfully: %s", model);
@@ -106,6 +121,29 @@ pull_one(struct client *c, const struct cli_args *args, const char *model)
     json_decref(body);
 
     return good;
+}
+
+
+/* Finds out whether a model is on the disk already. */
+static enum client_result
+look_for(struct client *c, const char *model, bool *here)
+{
+    char                 *name, *path;
+    enum client_result    result;
+    struct client_reply   reply;
+
+    name = client_escape(model);
+    path = memory_format("/v1/models/%s", name);
+
+    result = launch_and_send(c, "GET", path, NULL, MODEL_SECONDS, &reply);
+    *here = result == CLIENT_OK && reply.status == 200
+            && json_is_true(json_object_get(reply.body, "downloaded"));
+
+    client_reply_free(&reply);
+    free(path);
+    free(name);
+
+    return result;
 }
 
 

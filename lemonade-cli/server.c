@@ -66,9 +66,10 @@ read_status(const json_t *body, struct server *s)
     copy_text(s->version, sizeof(s->version), client_text(body, "version"));
     copy_text(s->mode, sizeof(s->mode), client_text(body, "mode"));
 
-    /* before nginx answers, a serving helper names no port */
-    s->serves = strcmp(s->mode, "no-nginx") == 0
-                || (strcmp(s->mode, "serve") == 0 && s->port != 0);
+    /* "ready" is false until nginx answers */
+    s->serves = !json_is_false(json_object_get(body, "ready"))
+                && (strcmp(s->mode, "no-nginx") == 0
+                    || (strcmp(s->mode, "serve") == 0 && s->port != 0));
 }
 
 
