@@ -117,6 +117,34 @@ $(BUILD)/unit/%: tests/unit/%.c $(wildcard helper/*.[ch]) \
 unit: $(UNIT_BINS)
 	@for t in $(UNIT_BINS); do echo "$$t"; $$t || exit 1; done
 
+# Programs find their data relative to themselves, so a tree installed below
+# DESTDIR runs from there, too.
+D = $(DESTDIR)$(PREFIX)
+
+install: all
+	install -D -m 755 $(BUILD)/lemonade-cli $(D)/bin/lemonade-cli
+	install -D -m 755 $(BUILD)/lemonade-helper $(D)/sbin/lemonade-helper
+	ln -sf lemonade-cli $(D)/bin/lemonade-server
+	ln -sf lemonade-cli $(D)/bin/lemonade-server-dev
+	install -D -m 644 $(BUILD)/ngx_http_lemonade_module.so \
+	    $(D)/lib/nginx/modules/ngx_http_lemonade_module.so
+	install -D -m 644 conf/mod-http-lemonade.conf \
+	    $(D)/share/nginx/modules-available/mod-http-lemonade.conf
+	install -D -m 644 conf/lemonade-helper.service \
+	    $(D)/lib/systemd/system/lemonade-helper.service
+	install -D -m 644 lemonade-cli/lemonade-cli.1 \
+	    $(D)/share/man/man1/lemonade-cli.1
+	install -D -m 644 conf/lemonade-helper.8 \
+	    $(D)/share/man/man8/lemonade-helper.8
+	install -d $(D)/share/lemonade/conf $(D)/share/lemonade/html \
+	    $(D)/share/lemonade/registry $(D)/share/lemonade/models
+	install -m 644 conf/lemonade.conf conf/lemonade-locations.conf \
+	    conf/serve.conf.in $(D)/share/lemonade/conf
+	cp -R html/. $(D)/share/lemonade/html
+	install -m 644 registry/*.json $(D)/share/lemonade/registry
+	install -m 644 $(BUILD)/share/models/Lemonade-Demo.gguf \
+	    $(D)/share/lemonade/models
+
 clean:
 	rm -rf build build-asan
 
