@@ -1,0 +1,347 @@
+/*
+ * Which model is loaded next; see loader.h.
+ *
+ * Models queue in the order of their first waiter.  One is loading at a
+ * time.  Where a type has no room, the least recently used model of it is
+ * drained, an idle one before a busy one.  A model that was just granted to
+ * somebody stays until that one had the chance to use it; else two models
+ * that share one place could chase each other and nobody be served.
+ */
+
+#define _GNU_SOURCE
+
+#include "loader.h"
+#include "helper.h"
+#include "log.h"
+#include "text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+
+#define LOADER_POLL_MS      20      /* while something drains */
+#define LOADER_TICK_MS      1000
+#define LOADER_CHANCE_MS    1000    /* to use what was granted */
+#define LOADER_RETRY_AFTER  10      /* seconds, when there was no room */
+
+
+static TAILQ_HEAD(, model)  queue = TAILQ_HEAD_INITIALIZER(queue);
+
+static struct event  *wake;
+static struct event  *poll_timer;
+static struct event  *tick;
+
+
+/* Decides again, from the loop. */
+void
+loader_wake(void)
+{
+    if (wake != NULL) {
+        event_active(wake, EV_TIMEOUT, 0);
+    }
+}
+
+
+/* Puts a model at the end of the queue. */
+void
+loader_enqueue(struct model *m)
+{
+    if (!m->queued) {
+        m->queued = true;
+        TAILQ_INSERT_TAIL(&queue, m, queue_link);
+    }
+}
+
+
+/* Takes a model out of it. */
+void
+loader_dequeue(struct model *m)
+{
+    if (m->queued) {
+        m->queued = false;
+        TAILQ_REMOVE(&queue, m, queue_link);
+    }
+}
+
+
+/* Has everybody it was granted to had the chance to use it? */
+static bool
+loader_may_leave(struct model *m)
+{
+    struct lm_totals  totals;
+
+    if (m->grants == 0 || clock_ms() - m->last_grant >= LOADER_CHANCE_MS) {
+        return true;
+    }
+
+    lm_route_totals(&helper.state, m->slot, &totals);
+
+    return totals.leases >= m->grants;
+}
+
+
+/* The model that shall leave, or NULL: none may, for the moment. */
+static struct model *
+loader_victim(enum model_type type)
+{
+    bool           busy, best_busy;
+    struct model  *m, *best;
+
+    best = NULL;
+    best_busy = false;
+
+    for (m = model_first(); m != NULL; m = TAILQ_NEXT(m, link)) {
+
+        if (m->state != MODEL_READY || m->type != type
+            || !loader_may_leave(m))
+        {
+            continue;
+        }
+
+        model_refresh(m);
+        busy = model_inflight(m) > 0;
+
+        if (best == NULL || (best_busy && !busy)
+            || (best_busy == busy && m->last_use < best->last_use))
+        {
+            best = m;
+            best_busy = busy;
+        }
+    }
+
+    return best;
+}
+
+
+/* Is there room for one more of the type?  Makes some where there is none. */
+static bool
+loader_room(enum model_type type)
+{
+    long           loaded, leaving;
+    struct model  *m;
+
+    if (helper.opt.max_loaded_models == -1) {
+        return true;
+    }
+
+    loaded = 0;
+    leaving = 0;
+
+    for (m = model_first(); m != NULL; m = TAILQ_NEXT(m, link)) {
+
+        if (m->server == NULL || m->type != type) {
+            continue;
+        }
+
+        loaded++;
+
+        if (m->state == MODEL_DRAINING || m->state == MODEL_STOPPING) {
+            leaving++;
+        }
+    }
+
+    if (loaded < helper.opt.max_loaded_models) {
+        return true;
+    }
+
+    if (loaded - leaving >= helper.opt.max_loaded_models) {
+        m = loader_victim(type);
+
+        if (m != NULL) {
+            log_write(LOG_DEBUG, "loader", "%s has to leave",
+                      m->def->name);
+            model_drain(m);
+        }
+    }
+
+    return false;
+}
+
+
+/* Looks at one model in the queue; returns whether it waits for room. */
+static bool
+loader_consider(struct model *m, const bool *crowded, bool *loading)
+{
+    if (m->state == MODEL_READY) {
+        model_answer(m, 200, NULL, 0, "already");
+        return false;
+    }
+
+    if (m->state == MODEL_DRAINING) {
+
+        /* it leaves for one that came earlier, or because it was told to */
+
+        if (!m->unload && !crowded[m->type]) {
+            model_resume(m);
+        }
+
+        return false;
+    }
+
+    if (m->state != MODEL_ON_DISK || crowded[m->type]) {
+        return false;
+    }
+
+    if (TAILQ_EMPTY(&m->waits)) {
+        loader_dequeue(m);
+        return false;
+    }
+
+    if (!loader_room(m->type)) {
+        return true;
+    }
+
+    if (*loading) {
+        return false;
+    }
+
+    *loading = true;
+    model_start(m);
+
+    return false;
+}
+
+
+/* Stops what is drained, lets go on what need not leave any more. */
+static bool
+loader_settle(const bool *crowded)
+{
+    bool           draining;
+    struct model  *m;
+
+    draining = false;
+
+    for (m = model_first(); m != NULL; m = TAILQ_NEXT(m, link)) {
+
+        if (m->unload && m->state == MODEL_READY) {
+            if (loader_may_leave(m)) {
+                model_drain(m);
+
+            } else {
+                draining = true;
+            }
+        }
+
+        if (m->state != MODEL_DRAINING) {
+            continue;
+        }
+
+        if (!m->unload && !crowded[m->type]) {
+            model_resume(m);
+
+        } else if (model_inflight(m) == 0) {
+            model_stop(m);
+
+        } else {
+            draining = true;
+        }
+    }
+
+    return draining;
+}
+
+
+/* Decides. */
+static void
+loader_step(evutil_socket_t fd, short what, void *arg)
+{
+    bool             crowded[MODEL_TYPES], loading, poll_again;
+    unsigned         type;
+    struct model    *m, *next;
+    struct timeval   tv = { .tv_sec = 0, .tv_usec = LOADER_POLL_MS * 1000 };
+
+    if (helper.stopping) {
+        return;
+    }
+
+    memset(crowded, 0, sizeof(crowded));
+    loading = false;
+
+    for (m = model_first(); m != NULL; m = TAILQ_NEXT(m, link)) {
+        if (m->state == MODEL_LOADING) {
+            loading = true;
+        }
+    }
+
+    for (m = TAILQ_FIRST(&queue); m != NULL; m = next) {
+        next = TAILQ_NEXT(m, queue_link);
+
+        if (loader_consider(m, crowded, &loading)) {
+            crowded[m->type] = true;
+        }
+    }
+
+    poll_again = loader_settle(crowded);
+
+    for (type = 0; type < MODEL_TYPES; type++) {
+        poll_again |= crowded[type];
+    }
+
+    if (poll_again) {
+        evtimer_add(poll_timer, &tv);
+    }
+}
+
+
+/* Ends waits that lasted too long.  Those of a model that loads do not. */
+static void
+loader_expire(struct model *m, uint64_t now)
+{
+    uint64_t            limit;
+    struct model_wait  *w;
+
+    limit = (uint64_t) helper.opt.load_timeout * 1000;
+    w = TAILQ_FIRST(&m->waits);
+
+    if (m->state == MODEL_LOADING || w == NULL || now - w->since < limit) {
+        return;
+    }
+
+    model_answer(m, 503, "no_capacity", LOADER_RETRY_AFTER,
+                 "no room for this model: the ones that are loaded are busy");
+    loader_wake();
+}
+
+
+/* Once a second: the dead, the late, and who was used. */
+static void
+loader_on_tick(evutil_socket_t fd, short what, void *arg)
+{
+    uint64_t       now;
+    struct model  *m;
+
+    lm_state_reap(&helper.state);
+    now = clock_ms();
+
+    for (m = model_first(); m != NULL; m = TAILQ_NEXT(m, link)) {
+        model_refresh(m);
+        loader_expire(m, now);
+    }
+}
+
+
+/* Begins. */
+void
+loader_init(void)
+{
+    struct timeval  tv = {
+        .tv_sec = LOADER_TICK_MS / 1000,
+        .tv_usec = (LOADER_TICK_MS % 1000) * 1000,
+    };
+
+    wake = event_new(helper.base, -1, 0, loader_step, NULL);
+    poll_timer = evtimer_new(helper.base, loader_step, NULL);
+    tick = event_new(helper.base, -1, EV_PERSIST, loader_on_tick, NULL);
+    event_add(tick, &tv);
+}
+
+
+/* Ends. */
+void
+loader_free(void)
+{
+    event_free(wake);
+    event_free(poll_timer);
+    event_free(tick);
+    wake = NULL;
+}

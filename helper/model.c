@@ -1,0 +1,665 @@
+/*
+ * The models' states and who waits for them; see model.h.
+ */
+
+#define _GNU_SOURCE
+
+#include "model.h"
+#include "helper.h"
+#include "loader.h"
+#include "log.h"
+#include "text.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+
+#define MODEL_QUICK_DEATH   10000   /* ms: a crash so soon may be a loop */
+#define MODEL_BACKOFF_MAX   60000
+
+
+static TAILQ_HEAD(, model)  models = TAILQ_HEAD_INITIALIZER(models);
+
+
+/* Calls a waiter back; w is freed. */
+static void
+wait_end(struct model_wait *w, struct model_waits *list, int status,
+    const char *code, unsigned retry_after, const char *message)
+{
+    struct model_wait     copy = *w;
+    struct model_result   result = {
+        .status = status,
+        .code = code,
+        .message = message,
+        .retry_after = retry_after,
+    };
+
+    TAILQ_REMOVE(list, w, link);
+    free(w);
+
+    copy.done(&result, copy.arg);
+}
+
+
+/* Ends all waits for ready. */
+void
+model_answer(struct model *m, int status, const char *code,
+    unsigned retry_after, const char *message)
+{
+    struct model_wait  *w;
+
+    while ((w = TAILQ_FIRST(&m->waits)) != NULL) {
+
+        if (status == 200 && w->asks) {
+            m->grants++;
+            m->last_grant = clock_ms();
+        }
+
+        wait_end(w, &m->waits, status, code, retry_after, message);
+    }
+
+    loader_dequeue(m);
+}
+
+
+/* Ends all waits for gone. */
+static void
+model_answer_unloads(struct model *m, int status, const char *code,
+    const char *message)
+{
+    struct model_wait  *w;
+
+    while ((w = TAILQ_FIRST(&m->unloads)) != NULL) {
+        wait_end(w, &m->unloads, status, code, 0, message);
+    }
+}
+
+
+/* A new waiter. */
+static struct model_wait *
+wait_new(struct model *m, model_done done, void *arg)
+{
+    struct model_wait  *w;
+
+    w = text_alloc(sizeof(*w));
+    w->model = m;
+    w->done = done;
+    w->arg = arg;
+    w->since = clock_ms();
+
+    return w;
+}
+
+
+/* The waiter left. */
+void
+model_wait_cancel(struct model_wait *w)
+{
+    struct model  *m = w->model;
+
+    TAILQ_REMOVE(w->unload ? &m->unloads : &m->waits, w, link);
+    free(w);
+
+    loader_wake();
+}
+
+
+/* Answers at once. */
+static void
+model_refuse(model_done done, void *arg, int status, const char *code,
+    unsigned retry_after, const char *message)
+{
+    struct model_result  result = {
+        .status = status,
+        .code = code,
+        .message = message,
+        .retry_after = retry_after,
+    };
+
+    done(&result, arg);
+}
+
+
+/* Finds a model by its canonical name. */
+struct model *
+model_find(const char *name)
+{
+    struct model  *m;
+
+    TAILQ_FOREACH(m, &models, link) {
+        if (strcmp(m->def->name, name) == 0) {
+            return m;
+        }
+    }
+
+    return NULL;
+}
+
+
+/* The first of all. */
+struct model *
+model_first(void)
+{
+    return TAILQ_FIRST(&models);
+}
+
+
+/* The type a model counts as. */
+static enum model_type
+model_type_of(const struct registry_model *def)
+{
+    if (registry_labelled(def, "embeddings")) {
+        return MODEL_EMBEDDING;
+    }
+
+    return registry_labelled(def, "reranking") ? MODEL_RERANKING : MODEL_LLM;
+}
+
+
+/* Has the file changed since it failed to load? */
+static bool
+model_file_changed(const struct model *m, const struct registry_model *def)
+{
+    struct stat  sb;
+
+    return strcmp(m->def->checkpoint, def->checkpoint) != 0
+           || def->file == NULL
+           || stat(def->file, &sb) == -1
+           || sb.st_size != m->failed_size
+           || sb.st_mtim.tv_sec != m->failed_mtime.tv_sec
+           || sb.st_mtim.tv_nsec != m->failed_mtime.tv_nsec;
+}
+
+
+/* The model of a definition, which becomes the model's unless it runs. */
+static struct model *
+model_get(struct registry_model *def)
+{
+    struct model  *m;
+
+    m = model_find(def->name);
+
+    if (m == NULL) {
+        m = text_alloc(sizeof(*m));
+        TAILQ_INIT(&m->waits);
+        TAILQ_INIT(&m->unloads);
+        TAILQ_INSERT_TAIL(&models, m, link);
+        m->def = def;
+        m->type = model_type_of(def);
+        return m;
+    }
+
+    if (m->server != NULL) {
+        registry_free_model(def);
+        return m;
+    }
+
+    if (m->failures != 0 && model_file_changed(m, def)) {
+        m->failures = 0;
+        m->retry_at = 0;
+    }
+
+    registry_free_model(m->def);
+    m->def = def;
+    m->type = model_type_of(def);
+
+    return m;
+}
+
+
+/* Waits until the model is ready. */
+struct model_wait *
+model_ensure(struct registry_model *def, bool asks, model_done done,
+    void *arg)
+{
+    char                message[1024];
+    unsigned            seconds;
+    uint64_t            now;
+    struct model       *m;
+    struct model_wait  *w;
+
+    if (helper.stopping) {
+        registry_free_model(def);
+        model_refuse(done, arg, 503, "shutting_down", 1,
+                     "the server is shutting down");
+        return NULL;
+    }
+
+    now = clock_ms();
+    m = model_get(def);
+
+    if (m->state == MODEL_READY) {
+        if (asks) {
+            m->grants++;
+            m->last_grant = now;
+        }
+
+        model_refuse(done, arg, 200, NULL, 0, "already");
+        return NULL;
+    }
+
+    if (m->server == NULL && m->retry_at > now) {
+        seconds = (unsigned) ((m->retry_at - now + 999) / 1000);
+        snprintf(message, sizeof(message), "model %s failed to load: %s; "
+                 "it can be tried again in %u s", m->def->name, m->reason,
+                 seconds);
+        model_refuse(done, arg, 503, "model_load_error", seconds, message);
+        return NULL;
+    }
+
+    w = wait_new(m, done, arg);
+    w->asks = asks;
+    TAILQ_INSERT_TAIL(&m->waits, w, link);
+
+    if (m->state != MODEL_LOADING) {
+        loader_enqueue(m);
+    }
+
+    loader_wake();
+
+    return w;
+}
+
+
+/* Waits until the model is gone. */
+struct model_wait *
+model_unload(const char *name, model_done done, void *arg)
+{
+    struct model       *m;
+    struct model_wait  *w;
+
+    m = model_find(name);
+
+    if (m == NULL || m->server == NULL) {
+        model_refuse(done, arg, 404, "model_not_loaded", 0, "not loaded");
+        return NULL;
+    }
+
+    w = wait_new(m, done, arg);
+    w->unload = true;
+    TAILQ_INSERT_TAIL(&m->unloads, w, link);
+    m->unload = true;
+
+    loader_wake();
+
+    return w;
+}
+
+
+/* The registry says something else now. */
+void
+model_redefined(const struct registry_model *def)
+{
+    struct model  *m;
+
+    m = model_find(def->name);
+
+    if (m != NULL && m->server != NULL
+        && (strcmp(m->def->checkpoint, def->checkpoint) != 0
+            || !json_equal(m->def->labels, def->labels)))
+    {
+        m->unload = true;
+        loader_wake();
+    }
+}
+
+
+/* Takes the route out, and remembers whether it ever served anybody. */
+static void
+model_retire(struct model *m)
+{
+    struct lm_totals  totals;
+
+    if (m->published) {
+        lm_route_totals(&helper.state, m->slot, &totals);
+        m->useful = totals.requests > totals.failures;
+
+        m->published = false;
+        lm_route_retire(&helper.state, m->slot);
+    }
+}
+
+
+/* Somebody could not reach it. */
+void
+model_suspect(const char *name, unsigned slot, unsigned generation)
+{
+    struct model  *m;
+
+    m = model_find(name);
+
+    if (m == NULL || !m->published || m->slot != slot
+        || m->generation != generation || !server_dead(m->server))
+    {
+        return;
+    }
+
+    m->crashed = true;
+    m->state = MODEL_STOPPING;
+    model_retire(m);
+}
+
+
+/* Remembers which file it was that failed. */
+static void
+model_stamp(struct model *m)
+{
+    struct stat  sb;
+
+    memset(&m->failed_mtime, 0, sizeof(m->failed_mtime));
+    m->failed_size = 0;
+
+    if (stat(m->def->file, &sb) == 0) {
+        m->failed_mtime = sb.st_mtim;
+        m->failed_size = sb.st_size;
+    }
+}
+
+
+/* Sets when it may be tried again: 1, 2, 4 ... 60 s. */
+static void
+model_back_off(struct model *m, unsigned steps, const char *reason)
+{
+    uint64_t  ms;
+
+    ms = steps > 6 ? MODEL_BACKOFF_MAX : 1000u << (steps - 1);
+
+    if (ms > MODEL_BACKOFF_MAX) {
+        ms = MODEL_BACKOFF_MAX;
+    }
+
+    m->retry_at = clock_ms() + ms;
+    text_copy(m->reason, sizeof(m->reason), reason);
+}
+
+
+/* It was ready and died: was it of any use? */
+static void
+model_note_crash(struct model *m, const char *reason)
+{
+    log_write(LOG_ERROR, "model", "%s died: %s", m->def->name, reason);
+
+    if (clock_ms() - m->ready_at >= MODEL_QUICK_DEATH || m->useful) {
+        m->failures = 0;
+        return;
+    }
+
+    /* once can happen; twice at once is a loop */
+
+    m->failures++;
+    model_stamp(m);
+
+    if (m->failures > 1) {
+        model_back_off(m, m->failures - 1, reason);
+    }
+}
+
+
+/* The load failed. */
+static void
+model_note_failure(struct model *m, const char *reason)
+{
+    char  message[1024];
+
+    m->failures++;
+    model_stamp(m);
+    model_back_off(m, m->failures, reason);
+
+    snprintf(message, sizeof(message), "model %s failed to load: %s",
+             m->def->name, m->reason);
+    log_write(LOG_ERROR, "model", "%s", message);
+
+    model_answer(m, 500, "model_load_error", 0, message);
+}
+
+
+/* The server is gone. */
+static void
+model_on_exit(struct server *s, const char *reason, void *arg)
+{
+    bool               crashed;
+    struct model      *m = arg;
+    enum model_state   state;
+
+    model_retire(m);
+
+    state = m->state;
+    crashed = m->crashed || state == MODEL_READY || state == MODEL_DRAINING;
+
+    m->server = NULL;
+    m->state = MODEL_ON_DISK;
+    m->crashed = false;
+    m->unload = false;
+
+    if (helper.stopping) {
+        /* nobody waits any more */
+
+    } else if (crashed) {
+        model_note_crash(m, reason);
+
+    } else if (state == MODEL_LOADING) {
+        model_note_failure(m, reason);
+
+    } else {
+        log_write(LOG_INFO, "model", "%s unloaded", m->def->name);
+    }
+
+    model_answer_unloads(m, 200, NULL, "unloaded");
+
+    if (!TAILQ_EMPTY(&m->waits)) {
+        loader_enqueue(m);
+    }
+
+    loader_wake();
+}
+
+
+/* The server can generate: publish its route. */
+static void
+model_on_ready(struct server *s, void *arg)
+{
+    int                 slot;
+    struct model       *m = arg;
+    struct lm_replica   replica;
+
+    server_describe(s, &replica);
+    slot = lm_route_publish(&helper.state, m->def->name, &replica, 1);
+
+    if (slot == -1) {
+        log_write(LOG_ERROR, "model", "%s: no route: %s", m->def->name,
+                  strerror(errno));
+        m->state = MODEL_STOPPING;
+        server_stop(s);
+        model_answer(m, 503, "no_capacity", 10,
+                     "too many models are loaded; unload one");
+        return;
+    }
+
+    m->slot = (unsigned) slot;
+    m->generation = atomic_load(&helper.state.file->route[slot].generation);
+    m->published = true;
+    m->state = MODEL_READY;
+    m->grants = 0;
+    m->seen = 0;
+    m->useful = false;
+    m->retry_at = 0;
+    m->ready_at = m->last_use = clock_ms();
+
+    log_write(LOG_INFO, "model", "%s ready, %s", m->def->name,
+              replica.label);
+
+    model_answer(m, 200, NULL, 0, "loaded");
+    loader_wake();
+}
+
+
+/* Starts the server. */
+void
+model_start(struct model *m)
+{
+    loader_dequeue(m);
+
+    log_write(LOG_INFO, "model", "loading %s", m->def->name);
+
+    m->state = MODEL_LOADING;
+    m->server = server_start(m->def, model_on_ready, model_on_exit, m);
+}
+
+
+/* Lets nobody in any more. */
+void
+model_drain(struct model *m)
+{
+    m->state = MODEL_DRAINING;
+    lm_route_drain(&helper.state, m->slot);
+}
+
+
+/* Lets people in again; those who came meanwhile first. */
+void
+model_resume(struct model *m)
+{
+    lm_route_resume(&helper.state, m->slot);
+    m->state = MODEL_READY;
+    model_answer(m, 200, NULL, 0, "already");
+}
+
+
+/* Stops a server that nobody uses. */
+void
+model_stop(struct model *m)
+{
+    model_retire(m);
+    m->state = MODEL_STOPPING;
+    server_stop(m->server);
+}
+
+
+/* Requests in flight. */
+unsigned
+model_inflight(const struct model *m)
+{
+    return m->published ? lm_route_inflight(&helper.state, m->slot) : 0;
+}
+
+
+/* Was it used since the last look? */
+void
+model_refresh(struct model *m)
+{
+    struct lm_totals  totals;
+
+    if (!m->published) {
+        return;
+    }
+
+    lm_route_totals(&helper.state, m->slot, &totals);
+
+    if (totals.leases != m->seen || model_inflight(m) > 0) {
+        m->seen = totals.leases;
+        m->last_use = clock_ms();
+    }
+}
+
+
+/* Names a state. */
+const char *
+model_status(const struct model *m)
+{
+    switch (m->state) {
+
+    case MODEL_LOADING:
+        return "loading";
+
+    case MODEL_READY:
+        return model_inflight(m) > 0 ? "busy" : "ready";
+
+    case MODEL_DRAINING:
+        return "draining";
+
+    case MODEL_STOPPING:
+        return "stopping";
+
+    default:
+        if (m->queued) {
+            return "queued";
+        }
+
+        return m->retry_at > clock_ms() ? "failed" : "on_disk";
+    }
+}
+
+
+/* Names a type. */
+const char *
+model_type_name(enum model_type type)
+{
+    static const char  *names[] = { "llm", "embedding", "reranking" };
+
+    return names[type];
+}
+
+
+/* Ends every wait, stops every server. */
+void
+models_shutdown(void)
+{
+    struct model  *m;
+
+    TAILQ_FOREACH(m, &models, link) {
+        model_answer(m, 503, "shutting_down", 1,
+                     "the server is shutting down");
+
+        if (m->server != NULL) {
+            model_stop(m);
+        }
+    }
+}
+
+
+/* Kills every server. */
+void
+models_kill(void)
+{
+    struct model  *m;
+
+    TAILQ_FOREACH(m, &models, link) {
+        if (m->server != NULL) {
+            server_kill(m->server);
+        }
+    }
+}
+
+
+/* Is any server left? */
+bool
+models_running(void)
+{
+    struct model  *m;
+
+    TAILQ_FOREACH(m, &models, link) {
+        if (m->server != NULL) {
+            return true;
+        }
+    }
+
+    return false;
+}
+
+
+/* Frees all; no server is left. */
+void
+models_free(void)
+{
+    struct model  *m;
+
+    while ((m = TAILQ_FIRST(&models)) != NULL) {
+        model_answer_unloads(m, 503, "shutting_down", "shutting down");
+        TAILQ_REMOVE(&models, m, link);
+        registry_free_model(m->def);
+        free(m);
+    }
+}
