@@ -221,10 +221,11 @@ web_environment(struct words *env)
 bool
 webserver_start(void)
 {
-    char                 error[512];
-    socklen_t            len;
-    struct words         argv = { 0 }, env = { 0 };
-    struct runner_spec   spec;
+    char                    error[512];
+    socklen_t               len;
+    struct words            argv = { 0 }, env = { 0 };
+    struct runner_spec      spec;
+    const struct sockaddr  *address;
 
     words_add(&argv, program);
     words_add(&argv, "-e");
@@ -261,9 +262,9 @@ webserver_start(void)
         return true;
     }
 
-    health = health_new(helper.base, address_probe(&len), len,
-                        "/live", WEB_FAST_MS, WEB_SLOW_MS, web_on_health,
-                        NULL);
+    address = address_probe(&len);
+    health = health_new(helper.base, address, len, "/live", WEB_FAST_MS,
+                        WEB_SLOW_MS, web_on_health, NULL);
     return true;
 }
 
