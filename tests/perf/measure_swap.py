@@ -18,14 +18,18 @@ CONTEXT = '512'
 
 
 def ask(port, name):
-    """One short chat; seconds and status."""
+    """One short chat: seconds, status and body."""
     body = ('{"messages":[{"role":"user","content":"Hi"}],"max_tokens":1,'
             f'"model":"{name}"}}')
     began = time.perf_counter()
-    status = procs.http(port, 'POST', '/v1/chat/completions',
-                        body.encode(), 120)[0]
 
-    return time.perf_counter() - began, status
+    try:
+        status, answer = procs.http(port, 'POST', '/v1/chat/completions',
+                                    body.encode(), 120)
+    except OSError as e:
+        status, answer = 0, str(e).encode()
+
+    return time.perf_counter() - began, status, answer
 
 
 class Router:
@@ -92,10 +96,10 @@ class Router:
 
 def swap(port, names, turn):
     """Asks for the model that is not loaded; milliseconds."""
-    seconds, status = ask(port, names[turn % 2])
+    seconds, status, answer = ask(port, names[turn % 2])
 
     if status != 200:
-        raise procs.CannotMeasure(f'swap on port {port}: status {status}')
+        raise procs.CannotMeasure(f'swap on port {port}: {status} {answer}')
 
     return seconds * 1000
 
@@ -103,7 +107,7 @@ def swap(port, names, turn):
 def storm(port, names, count=40):
     """count requests at once, every other one for the other model.
 
-    Seconds until the last answer, and how many were not 200.
+    Seconds until the last answer, and what was answered instead of 200.
     """
     began = time.perf_counter()
 
@@ -112,7 +116,8 @@ def storm(port, names, count=40):
                                 range(count)))
 
     return (time.perf_counter() - began,
-            sum(status != 200 for _, status in answers))
+            [f'{status} {answer.decode(errors="replace")[:300]}'
+             for _, status, answer in answers if status != 200])
 
 
 def write_models(build, folder):
@@ -173,6 +178,10 @@ def compare(table, router, ours_names, quick):
 
     t.pairs(table, 'storm of 40 requests', [s for s, _ in storms[0]],
             [s for s, _ in storms[1]], unit=' s', at_most=1)
-    lost = [sum(bad for _, bad in s) for s in storms]
-    table.row('  of these not answered with 200', str(lost[0]), str(lost[1]),
-              '', '0', lost[1] == 0)
+
+    lost = [[bad for _, all_bad in s for bad in all_bad] for s in storms]
+    table.row('  of these not answered with 200', str(len(lost[0])),
+              str(len(lost[1])), '', '0', not lost[1])
+
+    for bad in sorted(set(lost[1]))[:3]:
+        print(f'    lemonade: {bad}')

@@ -27,6 +27,10 @@ class Product:
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix='lemonade-bench-'))
         self.p = None
 
+        # nginx's workers are another user when we are root
+
+        self.dir.chmod(0o711)
+
         # models are registered here, a llama-server may be installed there
 
         (self.dir / 'cache').mkdir()
@@ -61,7 +65,7 @@ class Product:
 
     def log_tail(self):
         lines = (self.dir / 'log').read_text(errors='replace').splitlines()
-        return '\n'.join('    ' + line for line in lines[-8:])
+        return '\n'.join('    ' + line[:300] for line in lines[-4:])
 
     def pids(self):
         return [self.p.pid] + procs.children(self.p.pid)
