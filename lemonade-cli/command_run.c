@@ -25,6 +25,7 @@
 
 
 #define MODEL_SECONDS  30
+#define START_SECONDS  60
 #define LOOK_AGAIN_MS  20
 
 /* The server that we started; pid 0: it ran already. */
@@ -41,6 +42,7 @@ static int run_model(struct client *c, const struct cli_args *args,
     struct child *child);
 static bool find_or_start(struct client *c, const struct cli_args *args,
     struct server *s, struct child *child);
+static enum client_result find_settled(struct client *c, struct server *s);
 static bool wait_until_serving(struct client *c, struct server *s,
     struct child *child);
 static bool load_model(struct client *c, const char *model);
@@ -146,7 +148,7 @@ find_or_start(struct client *c, const struct cli_args *args,
     int                 i;
     enum client_result  result;
 
-    result = server_find(c, s);
+    result = find_settled(c, s);
 
     if (result != CLIENT_OK) {
         client_explain(c, result);
@@ -175,6 +177,34 @@ find_or_start(struct client *c, const struct cli_args *args,
     child->pidfd = pidfd_open(child->pid, 0);
 
     return wait_until_serving(c, s, child);
+}
+
+
+/* As server_find, but gives a server that is just starting some time. */
+static enum client_result
+find_settled(struct client *c, struct server *s)
+{
+    int                 i;
+    enum client_result  result;
+
+    for (i = 0; i < START_SECONDS * 1000 / LOOK_AGAIN_MS; i++) {
+        result = server_find(c, s);
+
+        if (result != CLIENT_OK || !s->alive || s->on_demand || s->serves) {
+            return result;
+        }
+
+        if (stop != 0) {
+            return CLIENT_STOPPED;
+        }
+
+        poll(NULL, 0, LOOK_AGAIN_MS);
+    }
+
+    output_error("a server (process %d) has started but is not ready: look "
+        "at its log", (int) s->pid);
+
+    return CLIENT_STOPPED;
 }
 
 

@@ -73,8 +73,8 @@ run_stop(const struct cli_args *args)
         return CLI_STOP_TIMEOUT;
     }
 
-    puts(s.serves ? "Lemonade Server stopped successfully."
-                  : "Lemonade Server is not running\n");
+    puts(s.alive && !s.on_demand ? "Lemonade Server stopped successfully."
+                                 : "Lemonade Server is not running\n");
 
     return CLI_OK;
 }

@@ -66,6 +66,8 @@ read_status(const json_t *body, struct server *s)
     copy_text(s->version, sizeof(s->version), client_text(body, "version"));
     copy_text(s->mode, sizeof(s->mode), client_text(body, "mode"));
 
+    s->on_demand = strcmp(s->mode, "on-demand") == 0;
+
     /* "ready" is false until nginx answers */
     s->serves = !json_is_false(json_object_get(body, "ready"))
                 && (strcmp(s->mode, "no-nginx") == 0

@@ -13,7 +13,8 @@
 
 struct server {
     bool   alive;           /* a helper answers, of whatever mode */
-    bool   serves;          /* and requests over TCP reach it */
+    bool   on_demand;       /* for a chore only: it is no server */
+    bool   serves;          /* requests over TCP reach it */
     pid_t  pid;
     int    port;            /* 0: a system nginx decides */
     char   host[256];
