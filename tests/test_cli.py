@@ -23,6 +23,7 @@ FOREIGN_HELPER = "/usr/libexec/lemonade/lemonade-helper"
 def idle(serve):
     """A server's folder and environment, without the server."""
     server = serve(started=False, keep={"start.lock", "on-demand.log"})
+    server.sessions.append(-1)      # none: then only its folder counts
     yield server
     server.cli("stop")
 
@@ -186,14 +187,14 @@ def test_many_lists_start_one_helper(idle):
 
 def test_stop_ends_the_helper_on_demand(idle):
     idle.cli("list")
-    helper, = idle.processes("lemonade-helper")
+    helper = idle.helper_pid
     says(idle.cli("stop"), "Lemonade Server is not running\n\n")
     assert not process.alive(helper)
 
 
 def test_helper_on_demand_outlives_the_terminal(idle):
     idle.cli("list")
-    helper, = idle.processes("lemonade-helper")
+    helper = idle.helper_pid
     fields = process.stat(helper)
     assert int(fields[3]) == helper, "a session of its own"
     files = {os.readlink(f"/proc/{helper}/fd/{n}") for n in (0, 1, 2)}
@@ -202,7 +203,7 @@ def test_helper_on_demand_outlives_the_terminal(idle):
 
 def test_list_survives_kill_of_the_helper(idle):
     before = idle.cli("list").stdout
-    helper, = idle.processes("lemonade-helper")
+    helper = idle.helper_pid
     os.kill(helper, signal.SIGKILL)
     until(lambda: not process.alive(helper))
     says(idle.cli("list"), before)
@@ -210,8 +211,10 @@ def test_list_survives_kill_of_the_helper(idle):
 
 def test_serve_takes_over_from_a_helper_on_demand(idle):
     idle.cli("list")
-    idle.start()
-    says(idle.cli("status"), f"Server is running on port {idle.port}\n")
+    helper = idle.helper_pid
+    idle.process = idle.spawn(command("serve", "--port", idle.port))
+    until(lambda: str(idle.port) in idle.cli("status").stdout, 60)
+    assert not process.alive(helper)
 
 
 def test_list_without_helper_says_so(lonely):
@@ -233,8 +236,7 @@ def test_list_tells_why_the_helper_did_not_start(lonely, tmp_path):
 
 def test_list_shows_the_demo_first(idle):
     lines = idle.cli("list").stdout.splitlines()
-    assert lines[0].split("  ") == ["Model Name".ljust(18), "Downloaded",
-                                    "Details"]
+    assert lines[0] == "Model Name".ljust(20) + "Downloaded  Details"
     assert set(lines[1]) == {"-", " "}
     assert lines[2].split() == ["Lemonade-Demo-GGUF", "Yes", "demo"]
 
