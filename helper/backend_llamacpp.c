@@ -35,6 +35,14 @@ llamacpp_command(const struct backend_job *job, struct words *argv,
 
     words_add(argv, "-m");
     words_add(argv, job->model->file);
+
+    /* answers carry this name instead of a path; a comma would make two */
+
+    if (strchr(job->model->name, ',') == NULL) {
+        words_add(argv, "--alias");
+        words_add(argv, job->model->name);
+    }
+
     words_add(argv, "--ctx-size");
     words_addf(argv, "%ld", helper.opt.ctx_size);
     words_add(argv, "--host");

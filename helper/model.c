@@ -210,6 +210,50 @@ model_get(struct registry_model *def)
 }
 
 
+/* Takes the route out, and remembers whether it ever served anybody. */
+static void
+model_retire(struct model *m)
+{
+    struct lm_totals  totals;
+
+    if (m->published) {
+        lm_route_totals(&helper.state, m->slot, &totals);
+        m->useful = totals.requests > totals.failures;
+
+        m->published = false;
+        lm_route_retire(&helper.state, m->slot);
+    }
+}
+
+
+/* Takes the route out if the server is dead, though nobody was told yet. */
+static void
+model_check(struct model *m)
+{
+    if (m->published && server_dead(m->server)) {
+        m->crashed = true;
+        m->state = MODEL_STOPPING;
+        model_retire(m);
+    }
+}
+
+
+/* Somebody could not reach it. */
+void
+model_suspect(const char *name, unsigned slot, unsigned generation)
+{
+    struct model  *m;
+
+    m = model_find(name);
+
+    if (m != NULL && m->published && m->slot == slot
+        && m->generation == generation)
+    {
+        model_check(m);
+    }
+}
+
+
 /* Waits until the model is ready. */
 struct model_wait *
 model_ensure(struct registry_model *def, bool asks, model_done done,
@@ -230,6 +274,7 @@ model_ensure(struct registry_model *def, bool asks, model_done done,
 
     now = clock_ms();
     m = model_get(def);
+    model_check(m);
 
     if (m->state == MODEL_READY) {
         if (asks) {
@@ -307,42 +352,6 @@ model_redefined(const struct registry_model *def)
 }
 
 
-/* Takes the route out, and remembers whether it ever served anybody. */
-static void
-model_retire(struct model *m)
-{
-    struct lm_totals  totals;
-
-    if (m->published) {
-        lm_route_totals(&helper.state, m->slot, &totals);
-        m->useful = totals.requests > totals.failures;
-
-        m->published = false;
-        lm_route_retire(&helper.state, m->slot);
-    }
-}
-
-
-/* Somebody could not reach it. */
-void
-model_suspect(const char *name, unsigned slot, unsigned generation)
-{
-    struct model  *m;
-
-    m = model_find(name);
-
-    if (m == NULL || !m->published || m->slot != slot
-        || m->generation != generation || !server_dead(m->server))
-    {
-        return;
-    }
-
-    m->crashed = true;
-    m->state = MODEL_STOPPING;
-    model_retire(m);
-}
-
-
 /* Remembers which file it was that failed. */
 static void
 model_stamp(struct model *m)
@@ -387,13 +396,13 @@ model_note_crash(struct model *m, const char *reason)
         return;
     }
 
-    /* once can happen; twice at once is a loop */
+    /* a request and its replay may kill two; a third death is a loop */
 
     m->failures++;
     model_stamp(m);
 
-    if (m->failures > 1) {
-        model_back_off(m, m->failures - 1, reason);
+    if (m->failures > 2) {
+        model_back_off(m, m->failures - 2, reason);
     }
 }
 
