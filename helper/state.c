@@ -170,6 +170,7 @@ lm_route_publish(struct lm_state *st, const char *name,
     size_t            len;
     unsigned          slot;
     struct lm_route  *route;
+    struct lm_totals  before;
 
     len = strlen(name);
 
@@ -200,7 +201,8 @@ lm_route_publish(struct lm_state *st, const char *name,
     route->replicas = count;
 
     memset(&st->base[slot], 0, sizeof(st->base[slot]));
-    lm_route_totals(st, slot, &st->base[slot]);
+    lm_route_totals(st, slot, &before);
+    st->base[slot] = before;
 
     atomic_fetch_add(&route->generation, 1);
     atomic_store(&route->state, LM_ROUTE_READY);
