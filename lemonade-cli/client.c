@@ -5,6 +5,7 @@
 #include "client.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
@@ -24,7 +25,8 @@ struct client {
     char                         *run_dir;
     char                         *socket;
     const volatile sig_atomic_t  *stop;
-    char                          problem[CURL_ERROR_SIZE];
+    char                          said[CURL_ERROR_SIZE];    /* by libcurl */
+    char                          problem[CURL_ERROR_SIZE]; /* the last one */
 };
 
 struct answer {
@@ -174,8 +176,6 @@ set_up(struct client *c, const char *method, const char *url,
     struct answer *answer)
 {
     curl_easy_reset(c->curl);
-    c->problem[0] = '\0';
-
     curl_easy_setopt(c->curl, CURLOPT_UNIX_SOCKET_PATH, c->socket);
     curl_easy_setopt(c->curl, CURLOPT_URL, url);
     curl_easy_setopt(c->curl, CURLOPT_PROTOCOLS_STR, "http");
@@ -187,7 +187,7 @@ set_up(struct client *c, const char *method, const char *url,
     curl_easy_setopt(c->curl, CURLOPT_CONNECTTIMEOUT,
         (long) CONNECT_SECONDS);
     curl_easy_setopt(c->curl, CURLOPT_TIMEOUT, (long) seconds);
-    curl_easy_setopt(c->curl, CURLOPT_ERRORBUFFER, c->problem);
+    curl_easy_setopt(c->curl, CURLOPT_ERRORBUFFER, c->said);
     curl_easy_setopt(c->curl, CURLOPT_HTTPHEADER, fields);
     curl_easy_setopt(c->curl, CURLOPT_WRITEFUNCTION, take_answer);
     curl_easy_setopt(c->curl, CURLOPT_WRITEDATA, answer);
@@ -268,9 +268,8 @@ judge(struct client *c, CURLcode code)
                                                  : CLIENT_DOWN;
 
     default:
-        if (c->problem[0] == '\0') {
-            memcpy(c->problem, "no answer", sizeof("no answer"));
-        }
+        snprintf(c->problem, sizeof(c->problem), "%s",
+            c->said[0] != '\0' ? c->said : curl_easy_strerror(code));
         return CLIENT_LOST;
     }
 }

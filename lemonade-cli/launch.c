@@ -37,6 +37,7 @@
 static char *find_helper(void);
 static char **serve_arguments(const struct cli_args *args);
 static void free_arguments(char **argv);
+static bool answers(struct client *c);
 static bool start_on_demand(struct client *c);
 static int lock_start(const char *run_dir);
 static bool start_and_wait(struct client *c, const char *program,
@@ -184,7 +185,7 @@ launch_and_send(struct client *c, const char *method, const char *path,
     for (i = 0; i < TRIES; i++) {
         result = client_send(c, method, path, body, seconds, reply);
 
-        if (result != CLIENT_DOWN) {
+        if (result != CLIENT_DOWN && (result != CLIENT_LOST || answers(c))) {
             break;
         }
 
@@ -198,14 +199,23 @@ launch_and_send(struct client *c, const char *method, const char *path,
 }
 
 
+/* Whether a helper of any kind answers. */
+static bool
+answers(struct client *c)
+{
+    struct server  s;
+
+    return server_find(c, &s) == CLIENT_OK && s.alive;
+}
+
+
 /* Starts one helper, however many of us want one at this moment. */
 static bool
 start_on_demand(struct client *c)
 {
-    int            lock;
-    bool           started;
-    char          *program, *log;
-    struct server  s;
+    int    lock;
+    bool   started;
+    char  *program, *log;
 
     program = find_helper();
 
@@ -223,8 +233,7 @@ start_on_demand(struct client *c)
     }
 
     /* somebody may have started one while we waited for the lock */
-    started = (server_find(c, &s) == CLIENT_OK && s.alive)
-              || start_and_wait(c, program, log);
+    started = answers(c) || start_and_wait(c, program, log);
 
     close(lock);
     free(log);
@@ -270,10 +279,9 @@ lock_start(const char *run_dir)
 static bool
 start_and_wait(struct client *c, const char *program, const char *log)
 {
-    int            i, status;
-    bool           ended;
-    pid_t          pid;
-    struct server  s;
+    int    i, status;
+    bool   ended;
+    pid_t  pid;
 
     fflush(NULL);
     pid = fork();
@@ -290,7 +298,7 @@ start_and_wait(struct client *c, const char *program, const char *log)
     ended = false;
 
     for (i = 0; i < START_SECONDS * 1000 / LOOK_AGAIN_MS; i++) {
-        if (server_find(c, &s) == CLIENT_OK && s.alive) {
+        if (answers(c)) {
             return true;
         }
 
@@ -350,10 +358,10 @@ become_on_demand(const char *program, const char *log)
 static void
 explain_log(const char *log)
 {
-    char     tail[LOG_TAIL + 1];
-    FILE    *f;
-    size_t   len;
-    const char *line;
+    char         tail[LOG_TAIL + 1];
+    FILE        *f;
+    size_t       len;
+    const char  *line;
 
     len = 0;
     f = fopen(log, "re");

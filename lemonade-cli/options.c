@@ -46,7 +46,7 @@ cli_parse(const struct cli_command *command, int argc, char **argv,
     opterr = 0;
     optind = 0;
 
-    for (;; ) {
+    for ( ;; ) {
         index = -1;
         opt = getopt_long(argc, argv, ":h", table, &index);
 
