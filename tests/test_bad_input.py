@@ -66,9 +66,9 @@ BODIES = {
                          None),
     "a name with a path": (b'{"model":"../../etc/passwd"}', 404,
                            "model_not_found", "model", None),
-    "a name with line breaks": (b'{"model":"a\\r\\nX-Evil: 1"}', 404,
-                                "model_not_found", "model", None),
-    "a name with NUL": (b'{"model":"a\\u0000b"}', 404, "model_not_found",
+    "a name with line breaks": (b'{"model":"a\\r\\nX-Evil: 1"}', 400,
+                                "invalid_request", "model", None),
+    "a name with NUL": (b'{"model":"a\\u0000b"}', 400, "invalid_request",
                         "model", None),
     "a name with quotes": (b'{"model":"a\\"b\\\\"}', 404, "model_not_found",
                            "model", None),
@@ -156,7 +156,7 @@ def test_head_on_a_known_path_is_never_404(server, prefix, path):
 @pytest.mark.parametrize("path", [
     "/v1/nonexistent", "/api/v1/nonexistent", "/v1/", "/v1/chat",
     "/v1/chat/completions/x", "/v2/models", "/api/v1", "/nonexistent",
-    "/v1/models/No-Such", "/%2e%2e/etc/passwd", "/internal/status",
+    "/v1/models/No-Such", "/%2e%2f/etc/passwd", "/internal/status",
     "/v1/../internal/status", "/_lemonade/ensure", "/internal/shutdown"])
 def test_unknown_path_is_404(server, path):
     for method in ("GET", "POST"):
@@ -243,6 +243,8 @@ RAW = {
                        b"Transfer-Encoding: gzip\r\n\r\n", 501),
     "a long path": (b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
                     414),
+    "a path out of the root": (b"GET /../etc/passwd HTTP/1.1\r\n"
+                               b"Host: x\r\n\r\n", 400),
     "a long field": (b"GET /live HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 40000
                      + b"\r\n\r\n", 400),
 }

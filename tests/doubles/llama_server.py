@@ -68,7 +68,10 @@ def read_request(conn, data):
     head, data = data.split(b"\r\n\r\n", 1)
     lines = head.decode("latin-1").split("\r\n")
     method, path, _ = lines[0].split(" ")
-    headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+    headers = {}
+    for line in lines[1:]:
+        name, value = line.split(":", 1)
+        headers[name.lower()] = value.strip()
     parts, have = [data], len(data)
     length = int(headers.get("content-length", 0))
     while have < length:
@@ -115,7 +118,7 @@ def handle(conn, plan):
             answer(conn, 401, {"error": {"message": "Invalid API Key"}})
         else:
             note(f"{method} {path}")
-            steps = json.loads(body).get("double") if len(body) < 65536 \
+            steps = json.loads(body).get("double") if len(body) < 1 << 20 \
                 else None
             if "crash_on_big" in plan and len(body) > 1 << 20:
                 play(conn, [["crash_once", plan["crash_on_big"]]])

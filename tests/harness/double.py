@@ -35,9 +35,9 @@ class Double:
         return self.server.folder / name
 
     def body(self, *steps, stream=True, **more):
-        return {"model": self.name, "stream": stream,
-                "double": [[str(part) for part in step] for step in steps],
-                **more}
+        if steps:
+            more["double"] = [[str(part) for part in step] for step in steps]
+        return {"model": self.name, "stream": stream, **more}
 
     def open(self, *steps, stream=True, **more):
         """A connection on which the steps are being played."""

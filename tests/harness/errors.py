@@ -8,7 +8,8 @@ def type_of(status, code):
         return "invalid_request_error"
     return {401: "authentication_error", 403: "permission_error",
             404: "not_found_error", 429: "rate_limit_error",
-            501: "not_implemented_error", 503: "overloaded_error"}.get(
+            501: "not_implemented_error", 503: "overloaded_error",
+            505: "invalid_request_error"}.get(
                 status, "server_error" if status >= 500
                 else "invalid_request_error")
 

@@ -79,6 +79,7 @@ class Server:
         self.models = models
         self.args = list(args)
         self.folder = Path(tempfile.mkdtemp(prefix="lemonade-test-"))
+        self.folder.chmod(0o755)    # nginx's workers are not root
         self.run_dir = self.folder / "run"
         self.cache_dir = self.folder / "cache"
         self.cache_dir.mkdir(0o700)
@@ -115,7 +116,8 @@ class Server:
                 f"ended with {self.process.returncode}:\n{self.log()}"
             return (self.run_dir / "server.json").exists()
 
-        until(ready, 60, f"server ready; log:\n{self.log()}")
+        until(ready, 60, lazy(
+            lambda: f"server ready; log:\n{self.log()}"))
 
     def stop(self, seconds=20):
         """SIGTERM; the exit code comes back."""
@@ -150,8 +152,8 @@ class Server:
 
     def check_processes(self):
         until(lambda: not self.left_over(), 5,
-              lambda_text(lambda: [(p, process.command(p))
-                                   for p in self.left_over()]))
+              lazy(
+            lambda: f"left: {[process.command(p) for p in self.left_over()]}"))
 
     def check_logs(self):
         for path in self.log_files():
@@ -201,7 +203,7 @@ class Server:
     def control(self, method, path, body=None, headers=None, timeout=60):
         return call(self.socket, method, path, body, headers, timeout)
 
-    def connect(self, timeout=60):
+    def connect(self, timeout=30):
         return Connection(self.port, timeout)
 
     def chat(self, model, text="Hi", **more):
@@ -303,7 +305,8 @@ class SystemServer(Server):
         self.write_config()
         self.nginx = self.spawn([find_nginx(), "-p", str(self.prefix),
                                  "-c", "nginx.conf"])
-        until(self.answers, 20, f"nginx; log:\n{self.log()}")
+        until(self.answers, 20, lazy(
+            lambda: f"nginx; log:\n{self.log()}"))
         return self
 
     def wait_helper(self):
@@ -388,7 +391,7 @@ def chat_body(model, text="Hi", **more):
             **more}
 
 
-class lambda_text:
+class lazy:
     """A text that is made when it is needed."""
 
     def __init__(self, make):

@@ -34,7 +34,7 @@ class Reply:
 class Connection:
     """One connection, to a port of this machine or to a Unix socket."""
 
-    def __init__(self, where, timeout=60):
+    def __init__(self, where, timeout=30):
         if isinstance(where, int):
             self.sock = socket.create_connection(("127.0.0.1", where), timeout)
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
