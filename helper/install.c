@@ -18,6 +18,7 @@
 #include "llamacpp_program.h"
 #include "mirror.h"
 #include "paths.h"
+#include "run.h"
 #include "text.h"
 #include "words.h"
 
@@ -31,7 +32,6 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <openssl/evp.h>
@@ -90,95 +90,6 @@ install_say(const char *format, ...)
 }
 
 
-/* In the child: output into the pipe, then the program. */
-static void
-install_exec(char *const *argv, const char *cwd, int out)
-{
-    dup2(out, STDOUT_FILENO);
-    dup2(out, STDERR_FILENO);
-
-    if (cwd == NULL || chdir(cwd) == 0) {
-        execvp(argv[0], argv);
-    }
-
-    _exit(errno == ENOENT ? 127 : 126);
-}
-
-
-/*
- * Runs a program and keeps the first bytes of what it says in out, and the
- * last line that begins with "E: " or the very last one in error.
- */
-static int
-install_run(char *const *argv, const char *cwd, char *out, size_t out_size,
-    char *error, size_t error_size)
-{
-    int      fds[2], status;
-    char    *line;
-    FILE    *in;
-    pid_t    pid;
-    size_t   room, used;
-    ssize_t  n;
-
-    error[0] = '\0';
-    used = 0;
-
-    if (pipe2(fds, O_CLOEXEC) == -1) {
-        return -1;
-    }
-
-    pid = fork();
-
-    if (pid == 0) {
-        install_exec(argv, cwd, fds[1]);
-    }
-
-    close(fds[1]);
-    in = fdopen(fds[0], "r");
-
-    if (pid == -1 || in == NULL) {
-        close(fds[0]);
-        return -1;
-    }
-
-    line = NULL;
-    room = 0;
-
-    while ((n = getline(&line, &room, in)) > 0) {
-
-        if (used + (size_t) n < out_size) {
-            memcpy(out + used, line, (size_t) n);
-            used += (size_t) n;
-        }
-
-        line[strcspn(line, "\n")] = '\0';
-
-        if (line[0] != '\0'
-            && (strncmp(line, "E: ", 3) == 0
-                || strncmp(error, "E: ", 3) != 0))
-        {
-            text_copy(error, error_size, line);
-            text_clean(error);
-        }
-    }
-
-    if (out_size > 0) {
-        out[used] = '\0';
-    }
-
-    free(line);
-    fclose(in);
-
-    while (waitpid(pid, &status, 0) == -1) {
-        if (errno != EINTR) {
-            return -1;
-        }
-    }
-
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-
 /* Runs apt-get in our own corner of the world. */
 static int
 install_apt(const struct install *in, const char *command, char *error,
@@ -217,7 +128,7 @@ install_apt(const struct install *in, const char *command, char *error,
         }
     }
 
-    rc = install_run(argv.item, in->debs, NULL, 0, error, error_size);
+    rc = run_program(argv.item, in->debs, NULL, 0, error, error_size);
     words_free(&argv);
 
     return rc;
@@ -236,7 +147,7 @@ install_remove(const char *path)
     words_add(&argv, "--");
     words_add(&argv, path);
 
-    (void) install_run(argv.item, NULL, NULL, 0, error, sizeof(error));
+    (void) run_program(argv.item, NULL, NULL, 0, error, sizeof(error));
     words_free(&argv);
 }
 
@@ -365,7 +276,7 @@ install_unpack(const struct install *in, const char *deb, json_t *manifest)
     words_add(&extract, "-x");
     words_add(&extract, deb);
     words_add(&extract, in->root);
-    rc = install_run(extract.item, NULL, NULL, 0, error, sizeof(error));
+    rc = run_program(extract.item, NULL, NULL, 0, error, sizeof(error));
     words_free(&extract);
 
     if (rc != 0) {
@@ -376,7 +287,7 @@ install_unpack(const struct install *in, const char *deb, json_t *manifest)
     words_add(&show, "-W");
     words_add(&show, "--showformat=${Package}\\n${Version}\\n");
     words_add(&show, deb);
-    rc = install_run(show.item, NULL, fields, sizeof(fields), error,
+    rc = run_program(show.item, NULL, fields, sizeof(fields), error,
                      sizeof(error));
     words_free(&show);
 
@@ -455,7 +366,7 @@ install_try(const struct install *in)
     }
 
     words_add(&p.argv, "--version");
-    rc = install_run(p.argv.item, p.cwd, out, sizeof(out), error,
+    rc = run_program(p.argv.item, p.cwd, out, sizeof(out), error,
                      sizeof(error));
     words_free(&p.argv);
     free(p.cwd);
@@ -599,8 +510,10 @@ install_worker(int argc, char **argv)
     rc = paths_mkdirs(parent);
     free(parent);
 
+    /* not closed in children: who comes next waits for these too */
+
     lock = text_format("%s.lock", argv[1]);
-    fd = rc == 0 ? open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
+    fd = rc == 0 ? open(lock, O_RDWR | O_CREAT, 0600) : -1;
 
     if (fd == -1 || flock(fd, LOCK_EX) == -1) {
         install_fail("%s: %s", lock, strerror(errno));

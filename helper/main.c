@@ -17,8 +17,8 @@
 #include "text.h"
 #include "webserver.h"
 
+#include <dirent.h>
 #include <errno.h>
-#include <grp.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -298,12 +298,38 @@ main_find_nginx_user(void)
 }
 
 
+/* Removes sockets that a killed helper's children left. */
+static void
+main_clean(const char *backends)
+{
+    DIR            *d;
+    char           *path;
+    size_t          len;
+    struct dirent  *entry;
+
+    d = opendir(backends);
+    if (d == NULL) {
+        return;
+    }
+
+    while ((entry = readdir(d)) != NULL) {
+        len = strlen(entry->d_name);
+
+        if (len > 5 && strcmp(entry->d_name + len - 5, ".sock") == 0) {
+            path = paths_join(backends, entry->d_name);
+            unlink(path);
+            free(path);
+        }
+    }
+
+    closedir(d);
+}
+
+
 /* Finds the folders. */
 static bool
 main_folders(void)
 {
-    char  *backends;
-
     helper.run_dir = paths_run_dir();
     if (helper.run_dir == NULL) {
         fprintf(stderr, "lemonade-helper: run dir: %s; set "
@@ -318,6 +344,16 @@ main_folders(void)
         return false;
     }
 
+    return true;
+}
+
+
+/* Makes those in the run dir; the lock is ours. */
+static bool
+main_prepare_run_dir(void)
+{
+    char  *backends;
+
     backends = paths_join(helper.run_dir, "backends");
 
     if (paths_mkdirs(backends) == -1
@@ -330,6 +366,7 @@ main_folders(void)
         return false;
     }
 
+    main_clean(backends);
     free(backends);
 
     return true;
@@ -506,6 +543,10 @@ main(int argc, char **argv)
     }
 
     rc = 1;
+
+    if (!main_prepare_run_dir()) {
+        goto done;
+    }
 
     if (helper.opt.mode == MODE_SERVE) {
         printf("Starting Lemonade Server...\n");
