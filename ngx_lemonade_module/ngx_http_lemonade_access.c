@@ -176,31 +176,12 @@ ngx_int_t
 ngx_http_lemonade_cors_headers(ngx_http_request_t *r)
 {
     ngx_str_t                     *origin, *wanted, value;
-    ngx_uint_t                     i;
-    ngx_list_part_t               *part;
-    ngx_table_elt_t               *h;
     ngx_http_lemonade_loc_conf_t  *llcf;
 
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_lemonade_module);
 
     if (llcf->origins == NULL) {
         return NGX_OK;
-    }
-
-    /* two Access-Control-Allow-Origin fields fail in browsers */
-
-    for (part = &r->headers_out.headers.part; part; part = part->next) {
-        h = part->elts;
-
-        for (i = 0; i < part->nelts; i++) {
-            if (h[i].key.len > sizeof("Access-Control-") - 1
-                && ngx_strncasecmp(h[i].key.data,
-                                   (u_char *) "Access-Control-",
-                                   sizeof("Access-Control-") - 1) == 0)
-            {
-                h[i].hash = 0;
-            }
-        }
     }
 
     origin = ngx_http_lemonade_request_header(r, "origin");

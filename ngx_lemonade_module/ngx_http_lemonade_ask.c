@@ -1,174 +1,330 @@
 /*
- * 4. Asks the helper for a ready model: a background subrequest to an
- * internal location that is nothing but proxy_pass to the control socket.
+ * 4. Asks the helper for a ready model: one "POST /internal/ensure" on its
+ * control socket, answered when the model is ready or will not be.
  *
- * Background, because an ordinary subrequest would hold back everything the
- * main request writes, heartbeats too, until the model is loaded.
+ * Not a subrequest: that would cost each parked request 4.5 KB more than
+ * this, and what is asked and answered here is a handful of header lines.
+ * Closing the connection takes the question back.
  */
 
 #include "ngx_http_lemonade_module.h"
 
 
-static ngx_int_t ngx_http_lemonade_ask_done(ngx_http_request_t *r, void *data,
-    ngx_int_t rc);
-static void ngx_http_lemonade_ask_read(ngx_http_request_t *r,
+/* A whole answer; its body is for people and is not read. */
+#define NGX_HTTP_LEMONADE_ANSWER_SIZE  4096
+
+
+static ngx_int_t ngx_http_lemonade_ask_request(ngx_http_request_t *r,
     ngx_http_lemonade_ctx_t *ctx);
-static ngx_int_t ngx_http_lemonade_ask_text(ngx_http_request_t *r,
-    ngx_str_t *escaped, ngx_str_t *text);
+static void ngx_http_lemonade_ask_write(ngx_event_t *wev);
+static void ngx_http_lemonade_ask_read(ngx_event_t *rev);
+static void ngx_http_lemonade_ask_done(ngx_http_lemonade_ctx_t *ctx);
+static ngx_int_t ngx_http_lemonade_ask_parse(ngx_http_lemonade_ctx_t *ctx,
+    u_char *p, u_char *last);
+static ngx_int_t ngx_http_lemonade_ask_field(ngx_http_lemonade_ctx_t *ctx,
+    u_char *p, u_char *last);
 
 
 ngx_int_t
 ngx_http_lemonade_ask(ngx_http_request_t *r, ngx_http_lemonade_ctx_t *ctx)
 {
-    ngx_http_request_t            *sr;
-    ngx_http_post_subrequest_t    *ps;
-    ngx_http_lemonade_loc_conf_t  *llcf;
+    ngx_int_t                       rc;
+    ngx_connection_t               *c;
+    ngx_peer_connection_t           peer;
+    ngx_http_lemonade_main_conf_t  *lmcf;
 
-    llcf = ngx_http_get_module_loc_conf(r, ngx_http_lemonade_module);
+    lmcf = ngx_http_get_module_main_conf(r, ngx_http_lemonade_module);
 
     ctx->ask_status = 0;
     ngx_str_null(&ctx->ask_code);
     ngx_str_null(&ctx->ask_message);
     ngx_str_null(&ctx->ask_retry_after);
 
-    ps = ngx_palloc(r->pool, sizeof(ngx_http_post_subrequest_t));
-    if (ps == NULL) {
+    if (ngx_http_lemonade_ask_request(r, ctx) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    ps->handler = ngx_http_lemonade_ask_done;
-    ps->data = ctx;
+    ngx_memzero(&peer, sizeof(ngx_peer_connection_t));
 
-    if (ngx_http_subrequest(r, &llcf->ask, NULL, &sr, ps,
-                            NGX_HTTP_SUBREQUEST_BACKGROUND)
-        != NGX_OK)
-    {
+    peer.sockaddr = lmcf->helper->sockaddr;
+    peer.socklen = lmcf->helper->socklen;
+    peer.name = &lmcf->helper->name;
+    peer.get = ngx_event_get_peer;
+    peer.log = r->connection->log;
+    peer.log_error = NGX_ERROR_ERR;
+
+    rc = ngx_event_connect_peer(&peer);
+
+    if (rc == NGX_ERROR) {
         return NGX_ERROR;
     }
 
-    /*
-     * a body of its own keeps upstream from sending, or closing, the one
-     * that is waiting for the model
-     */
+    if (rc != NGX_OK && rc != NGX_AGAIN) {
 
-    sr->request_body = ngx_pcalloc(r->pool, sizeof(ngx_http_request_body_t));
-    if (sr->request_body == NULL) {
-        return NGX_ERROR;
+        /* nobody listens, or too many ask at once */
+
+        if (peer.connection) {
+            ngx_close_connection(peer.connection);
+        }
+
+        ngx_http_lemonade_ask_done(ctx);
+
+        return NGX_OK;
     }
 
-    sr->header_only = 1;
+    c = peer.connection;
 
-    ctx->ask = sr;
+    c->data = ctx;
+    c->log = r->connection->log;
+    c->read->log = c->log;
+    c->write->log = c->log;
+    c->read->handler = ngx_http_lemonade_ask_read;
+    c->write->handler = ngx_http_lemonade_ask_write;
+
+    ctx->ask = c;
+
+    if (rc == NGX_OK) {
+        ngx_http_lemonade_ask_write(c->write);
+    }
 
     return NGX_OK;
 }
 
 
-/*
- * Called when the subrequest ends.  The main request is not resumed from
- * inside it but by an event of its own.
- */
-static ngx_int_t
-ngx_http_lemonade_ask_done(ngx_http_request_t *r, void *data, ngx_int_t rc)
+void
+ngx_http_lemonade_ask_cancel(ngx_http_lemonade_ctx_t *ctx)
 {
-    ngx_http_lemonade_ctx_t *ctx = data;
+    if (ctx->ask) {
+        ngx_close_connection(ctx->ask);
+        ctx->ask = NULL;
+    }
+}
 
-    if (ctx->ask != r) {
-        return rc;
+
+/* Writes the question into ctx->asking. */
+static ngx_int_t
+ngx_http_lemonade_ask_request(ngx_http_request_t *r,
+    ngx_http_lemonade_ctx_t *ctx)
+{
+    size_t      size;
+    u_char     *p;
+    uintptr_t   escape;
+
+    escape = 2 * ngx_escape_uri(NULL, ctx->model.data, ctx->model.len,
+                                NGX_ESCAPE_URI_COMPONENT);
+
+    size = sizeof("POST /internal/ensure HTTP/1.0" CRLF
+                  "X-Lemonade-Model: " CRLF
+                  "X-Lemonade-Failed: :" CRLF CRLF)
+           + ctx->model.len + escape + 2 * NGX_INT32_LEN;
+
+    p = ngx_pnalloc(r->pool, size);
+    if (p == NULL) {
+        return NGX_ERROR;
     }
 
-    ctx->ask = NULL;
+    ctx->asking.data = p;
+
+    p = ngx_sprintf(p, "POST /internal/ensure HTTP/1.0" CRLF
+                    "X-Lemonade-Model: ");
+    p = (u_char *) ngx_escape_uri(p, ctx->model.data, ctx->model.len,
+                                  NGX_ESCAPE_URI_COMPONENT);
+
+    if (ctx->must_ask) {
+        p = ngx_sprintf(p, CRLF "X-Lemonade-Failed: %uD:%uD",
+                        ctx->failed.slot, ctx->failed.generation);
+    }
+
+    p = ngx_sprintf(p, CRLF CRLF);
+
+    ctx->asking.len = p - ctx->asking.data;
+
+    return NGX_OK;
+}
+
+
+/* Called when the socket takes bytes: sends what is left of the question. */
+static void
+ngx_http_lemonade_ask_write(ngx_event_t *wev)
+{
+    ssize_t                   n;
+    ngx_connection_t         *c;
+    ngx_http_lemonade_ctx_t  *ctx;
+
+    c = wev->data;
+    ctx = c->data;
+
+    while (ctx->asking.len) {
+        n = c->send(c, ctx->asking.data, ctx->asking.len);
+
+        if (n == NGX_AGAIN) {
+            break;
+        }
+
+        if (n == NGX_ERROR) {
+            ngx_http_lemonade_ask_done(ctx);
+            return;
+        }
+
+        ctx->asking.data += n;
+        ctx->asking.len -= n;
+    }
+
+    if (ngx_handle_write_event(wev, 0) != NGX_OK) {
+        ngx_http_lemonade_ask_done(ctx);
+    }
+}
+
+
+/* Called when the helper has answered or is gone. */
+static void
+ngx_http_lemonade_ask_read(ngx_event_t *rev)
+{
+    ssize_t                   n;
+    ngx_int_t                 rc;
+    ngx_buf_t                *b;
+    ngx_connection_t         *c;
+    ngx_http_lemonade_ctx_t  *ctx;
+
+    c = rev->data;
+    ctx = c->data;
+
+    if (ctx->answer == NULL) {
+        ctx->answer = ngx_create_temp_buf(ctx->request->pool,
+                                          NGX_HTTP_LEMONADE_ANSWER_SIZE);
+        if (ctx->answer == NULL) {
+            ngx_http_lemonade_ask_done(ctx);
+            return;
+        }
+    }
+
+    b = ctx->answer;
+
+    do {
+        n = c->recv(c, b->last, b->end - b->last);
+
+        if (n == NGX_AGAIN) {
+            if (ngx_handle_read_event(rev, 0) != NGX_OK) {
+                ngx_http_lemonade_ask_done(ctx);
+            }
+            return;
+        }
+
+        if (n > 0) {
+            b->last += n;
+        }
+
+        rc = ngx_http_lemonade_ask_parse(ctx, b->pos, b->last);
+
+    } while (rc == NGX_AGAIN && n > 0 && b->last < b->end);
+
+    b->last = b->pos;
+
+    ngx_http_lemonade_ask_done(ctx);
+}
+
+
+/*
+ * Ends the question.  The request is not resumed from inside an event of the
+ * helper's connection but by an event of its own.
+ */
+static void
+ngx_http_lemonade_ask_done(ngx_http_lemonade_ctx_t *ctx)
+{
+    ngx_http_lemonade_ask_cancel(ctx);
+
     ctx->answered = 1;
-
-    if (rc == NGX_OK && r->upstream) {
-        ngx_http_lemonade_ask_read(r, ctx);
-    }
 
     if (!ctx->resume.posted) {
         ngx_post_event(&ctx->resume, &ngx_posted_events);
     }
-
-    /* an error page of the subrequest is nobody's business */
-
-    return rc > NGX_OK ? NGX_OK : rc;
 }
 
 
-/* Takes status and reason from the helper's answer. */
-static void
-ngx_http_lemonade_ask_read(ngx_http_request_t *r,
-    ngx_http_lemonade_ctx_t *ctx)
+/* Reads status and fields.  NGX_AGAIN: not all is here; NGX_ERROR: junk. */
+static ngx_int_t
+ngx_http_lemonade_ask_parse(ngx_http_lemonade_ctx_t *ctx, u_char *p,
+    u_char *last)
 {
-    ngx_int_t         rc;
-    ngx_str_t        *text;
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
+    u_char     *end;
+    ngx_int_t   status;
 
-    for (part = &r->upstream->headers_in.headers.part;
-         part;
-         part = part->next)
-    {
-        h = part->elts;
+    end = ngx_strlcasestrn(p, last, (u_char *) CRLF CRLF, 4 - 1);
 
-        for (i = 0; i < part->nelts; i++) {
-
-            if (ngx_strcasecmp(h[i].key.data, (u_char *) "X-Lemonade-Model")
-                == 0)
-            {
-                text = &ctx->name;
-
-            } else if (ngx_strcasecmp(h[i].key.data,
-                                      (u_char *) "X-Lemonade-Code")
-                       == 0)
-            {
-                text = &ctx->ask_code;
-
-            } else if (ngx_strcasecmp(h[i].key.data,
-                                      (u_char *) "X-Lemonade-Message")
-                       == 0)
-            {
-                text = &ctx->ask_message;
-
-            } else if (ngx_strcasecmp(h[i].key.data,
-                                      (u_char *) "Retry-After")
-                       == 0)
-            {
-                text = &ctx->ask_retry_after;
-
-            } else {
-                continue;
-            }
-
-            rc = ngx_http_lemonade_ask_text(ctx->request, &h[i].value, text);
-            if (rc != NGX_OK) {
-                return;
-            }
-        }
+    if (end == NULL) {
+        return NGX_AGAIN;
     }
 
-    ctx->ask_status = r->upstream->headers_in.status_n;
-}
+    last = end + 2;
 
-
-/* Copies a percent-encoded header value into the main request. */
-static ngx_int_t
-ngx_http_lemonade_ask_text(ngx_http_request_t *r, ngx_str_t *escaped,
-    ngx_str_t *text)
-{
-    u_char  *dst, *src;
-
-    dst = ngx_pnalloc(r->pool, escaped->len);
-    if (dst == NULL) {
+    if (last - p < 14 || ngx_strncmp(p, "HTTP/1.", 7) != 0 || p[8] != ' ') {
         return NGX_ERROR;
     }
 
-    text->data = dst;
-    src = escaped->data;
+    status = ngx_atoi(p + 9, 3);
 
-    ngx_unescape_uri(&dst, &src, escaped->len, 0);
+    for ( ;; ) {
+        p = ngx_strlchr(p, last, LF) + 1;
 
-    text->len = dst - text->data;
+        if (p == last) {
+            break;
+        }
+
+        if (ngx_http_lemonade_ask_field(ctx, p,
+                                        ngx_strlchr(p, last, LF) - 1)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    ctx->ask_status = (status == NGX_ERROR) ? 0 : status;
+
+    return NGX_OK;
+}
+
+
+/* Keeps a field of the answer that is for us, percent-decoded. */
+static ngx_int_t
+ngx_http_lemonade_ask_field(ngx_http_lemonade_ctx_t *ctx, u_char *p,
+    u_char *last)
+{
+    size_t       i;
+    u_char      *dst;
+    ngx_str_t   *text;
+
+    const struct {
+        ngx_str_t   name;
+        ngx_str_t  *text;
+    } fields[] = {
+        { ngx_string("X-Lemonade-Model: "), &ctx->name },
+        { ngx_string("X-Lemonade-Code: "), &ctx->ask_code },
+        { ngx_string("X-Lemonade-Message: "), &ctx->ask_message },
+        { ngx_string("Retry-After: "), &ctx->ask_retry_after },
+    };
+
+    for (i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        if ((size_t) (last - p) <= fields[i].name.len
+            || ngx_strncasecmp(p, fields[i].name.data, fields[i].name.len)
+               != 0)
+        {
+            continue;
+        }
+
+        p += fields[i].name.len;
+        text = fields[i].text;
+
+        text->data = ngx_pnalloc(ctx->request->pool, last - p);
+        if (text->data == NULL) {
+            return NGX_ERROR;
+        }
+
+        dst = text->data;
+        ngx_unescape_uri(&dst, &p, last - p, 0);
+        text->len = dst - text->data;
+
+        break;
+    }
 
     return NGX_OK;
 }

@@ -8,10 +8,7 @@
  */
 
 #include "ngx_http_lemonade_module.h"
-#include "ngx_http_lemonade_scan.h"
 
-
-#define NGX_HTTP_LEMONADE_READ_SIZE  65536
 
 /* A granted model may be gone again before the request gets to it. */
 #define NGX_HTTP_LEMONADE_ASKS_MAX   20
@@ -19,10 +16,10 @@
 
 static ngx_int_t ngx_http_lemonade_gate_begin(ngx_http_request_t *r);
 static void ngx_http_lemonade_gate_body(ngx_http_request_t *r);
-static ngx_int_t ngx_http_lemonade_gate_scan(ngx_http_request_t *r,
+static ngx_int_t ngx_http_lemonade_gate_body_filter(ngx_http_request_t *r,
+    ngx_chain_t *in);
+static ngx_int_t ngx_http_lemonade_gate_check(ngx_http_request_t *r,
     lm_scan_t *scan);
-static ngx_int_t ngx_http_lemonade_gate_scan_file(ngx_http_request_t *r,
-    ngx_buf_t *b, lm_scan_t *scan);
 static ngx_int_t ngx_http_lemonade_gate_take(ngx_http_request_t *r,
     ngx_http_lemonade_ctx_t *ctx, lm_scan_t *scan);
 static ngx_int_t ngx_http_lemonade_gate_invalid(ngx_http_request_t *r,
@@ -37,11 +34,21 @@ static ngx_int_t ngx_http_lemonade_gate_error(ngx_http_request_t *r,
     ngx_uint_t status, char *code, char *param, char *message);
 
 
+static ngx_http_request_body_filter_pt  ngx_http_next_request_body_filter;
+
+
+void
+ngx_http_lemonade_gate_init(void)
+{
+    ngx_http_next_request_body_filter = ngx_http_top_request_body_filter;
+    ngx_http_top_request_body_filter = ngx_http_lemonade_gate_body_filter;
+}
+
+
 /* Called in the precontent phase: after limits and access, before content. */
 ngx_int_t
 ngx_http_lemonade_gate_handler(ngx_http_request_t *r)
 {
-    lm_scan_t                      scan;
     ngx_int_t                      rc;
     ngx_http_lemonade_ctx_t       *ctx;
     ngx_http_lemonade_loc_conf_t  *llcf;
@@ -63,16 +70,18 @@ ngx_http_lemonade_gate_handler(ngx_http_request_t *r)
     }
 
     if (!ctx->scanned) {
-        rc = ngx_http_lemonade_gate_scan(r, &scan);
+        rc = ngx_http_lemonade_gate_check(r, ctx->scan);
 
         if (rc == NGX_OK) {
-            rc = ngx_http_lemonade_gate_take(r, ctx, &scan);
+            rc = ngx_http_lemonade_gate_take(r, ctx, ctx->scan);
         }
 
         if (rc != NGX_OK) {
             return rc;
         }
 
+        ngx_free(ctx->scan);
+        ctx->scan = NULL;
         ctx->scanned = 1;
     }
 
@@ -84,8 +93,9 @@ ngx_http_lemonade_gate_handler(ngx_http_request_t *r)
 static ngx_int_t
 ngx_http_lemonade_gate_begin(ngx_http_request_t *r)
 {
-    ngx_int_t   rc;
-    ngx_str_t  *encoding, value;
+    ngx_int_t                 rc;
+    ngx_str_t                *encoding, value;
+    ngx_http_lemonade_ctx_t  *ctx;
 
     if (r->method != NGX_HTTP_POST) {
         ngx_str_set(&value, "POST");
@@ -116,9 +126,17 @@ ngx_http_lemonade_gate_begin(ngx_http_request_t *r)
                                             "Content-Encoding");
     }
 
-    if (ngx_http_lemonade_make_ctx(r) == NULL) {
+    ctx = ngx_http_lemonade_make_ctx(r);
+    if (ctx == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
+
+    ctx->scan = ngx_alloc(sizeof(lm_scan_t), r->connection->log);
+    if (ctx->scan == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    lm_scan_init(ctx->scan);
 
     rc = ngx_http_read_client_request_body(r, ngx_http_lemonade_gate_body);
     if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
@@ -148,32 +166,35 @@ ngx_http_lemonade_gate_body(ngx_http_request_t *r)
 }
 
 
-/* Runs the scanner over the body.  NGX_OK, or what the handler returns. */
+/*
+ * Called with each piece of a body, before it is kept in memory or goes to a
+ * temporary file: a large body is scanned while it arrives, and never read
+ * again.
+ */
 static ngx_int_t
-ngx_http_lemonade_gate_scan(ngx_http_request_t *r, lm_scan_t *scan)
+ngx_http_lemonade_gate_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 {
-    ngx_int_t          rc;
-    ngx_buf_t         *b;
-    ngx_chain_t       *cl;
-    lm_scan_result_t   result;
+    ngx_chain_t              *cl;
+    ngx_http_lemonade_ctx_t  *ctx;
 
-    lm_scan_init(scan);
+    ctx = ngx_http_get_module_ctx(r, ngx_http_lemonade_module);
 
-    if (r->request_body) {
-        for (cl = r->request_body->bufs; cl; cl = cl->next) {
-            b = cl->buf;
-
-            if (b->in_file) {
-                rc = ngx_http_lemonade_gate_scan_file(r, b, scan);
-                if (rc != NGX_OK) {
-                    return rc;
-                }
-
-            } else {
-                (void) lm_scan_feed(scan, b->pos, b->last - b->pos);
-            }
+    if (ctx && ctx->scan) {
+        for (cl = in; cl; cl = cl->next) {
+            (void) lm_scan_feed(ctx->scan, cl->buf->pos,
+                                cl->buf->last - cl->buf->pos);
         }
     }
+
+    return ngx_http_next_request_body_filter(r, in);
+}
+
+
+/* Is the body what it should be?  NGX_OK, or what the handler returns. */
+static ngx_int_t
+ngx_http_lemonade_gate_check(ngx_http_request_t *r, lm_scan_t *scan)
+{
+    lm_scan_result_t  result;
 
     result = lm_scan_finish(scan);
 
@@ -182,42 +203,6 @@ ngx_http_lemonade_gate_scan(ngx_http_request_t *r, lm_scan_t *scan)
     }
 
     return ngx_http_lemonade_gate_limits(r, scan);
-}
-
-
-/* Scans a body in its temporary file, which is in the page cache. */
-static ngx_int_t
-ngx_http_lemonade_gate_scan_file(ngx_http_request_t *r, ngx_buf_t *b,
-    lm_scan_t *scan)
-{
-    off_t    offset;
-    size_t   size;
-    u_char  *buf;
-    ssize_t  n;
-
-    buf = ngx_palloc(r->pool, NGX_HTTP_LEMONADE_READ_SIZE);
-    if (buf == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    for (offset = b->file_pos; offset < b->file_last; offset += n) {
-        size = (size_t) ngx_min(b->file_last - offset,
-                                (off_t) NGX_HTTP_LEMONADE_READ_SIZE);
-
-        n = ngx_read_file(b->file, buf, size, offset);
-
-        if (n == NGX_ERROR || n == 0) {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
-
-        if (lm_scan_feed(scan, buf, n) != LM_SCAN_OK) {
-            break;
-        }
-    }
-
-    ngx_pfree(r->pool, buf);
-
-    return NGX_OK;
 }
 
 
@@ -385,10 +370,6 @@ ngx_http_lemonade_gate_route(ngx_http_request_t *r,
                                             "model_contended", "model",
                                             "The model is loaded and unloaded "
                                             "too often. Try again later");
-    }
-
-    if (ngx_http_lemonade_ask(r, ctx) != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     return ngx_http_lemonade_park(r, ctx);

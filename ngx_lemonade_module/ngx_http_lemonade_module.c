@@ -17,6 +17,8 @@ static void *ngx_http_lemonade_create_main_conf(ngx_conf_t *cf);
 static void *ngx_http_lemonade_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_lemonade_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
+static char *ngx_http_lemonade_helper(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 static char *ngx_http_lemonade_heartbeat(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
@@ -44,11 +46,11 @@ static ngx_command_t  ngx_http_lemonade_commands[] = {
       0,
       NULL },
 
-    { ngx_string("lemonade_ask"),
-      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_str_slot,
-      NGX_HTTP_LOC_CONF_OFFSET,
-      offsetof(ngx_http_lemonade_loc_conf_t, ask),
+    { ngx_string("lemonade_helper"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_http_lemonade_helper,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
       NULL },
 
     { ngx_string("lemonade_load_timeout"),
@@ -195,6 +197,10 @@ ngx_http_lemonade_cleanup(void *data)
 
     ngx_http_lemonade_park_cancel(ctx);
     ngx_http_lemonade_gate_release(ctx, 0);
+
+    if (ctx->scan) {
+        ngx_free(ctx->scan);
+    }
 
     if (ctx->state) {
         ngx_http_lemonade_state_unref(ctx->state);
@@ -363,6 +369,7 @@ ngx_http_lemonade_init(ngx_conf_t *cf)
 
     *h = ngx_http_lemonade_gate_handler;
 
+    ngx_http_lemonade_gate_init();
     ngx_http_lemonade_reply_init();
 
     return NGX_OK;
@@ -383,6 +390,7 @@ ngx_http_lemonade_create_main_conf(ngx_conf_t *cf)
      * set by ngx_pcalloc():
      *
      *     lmcf->state = { 0, NULL };
+     *     lmcf->helper = NULL;
      */
 
     return lmcf;
@@ -398,12 +406,6 @@ ngx_http_lemonade_create_loc_conf(ngx_conf_t *cf)
     if (conf == NULL) {
         return NULL;
     }
-
-    /*
-     * set by ngx_pcalloc():
-     *
-     *     conf->ask = { 0, NULL };
-     */
 
     conf->enable = NGX_CONF_UNSET;
     conf->load_timeout = NGX_CONF_UNSET_MSEC;
@@ -425,7 +427,6 @@ ngx_http_lemonade_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_lemonade_main_conf_t  *lmcf;
 
     ngx_conf_merge_value(conf->enable, prev->enable, 0);
-    ngx_conf_merge_str_value(conf->ask, prev->ask, "/_lemonade/ensure");
     ngx_conf_merge_msec_value(conf->load_timeout, prev->load_timeout, 600000);
     ngx_conf_merge_msec_value(conf->heartbeat, prev->heartbeat, 15000);
     ngx_conf_merge_value(conf->json_errors, prev->json_errors, 0);
@@ -434,12 +435,40 @@ ngx_http_lemonade_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_lemonade_module);
 
-    if (conf->enable && lmcf->state.len == 0) {
+    if (conf->enable && (lmcf->state.len == 0 || lmcf->helper == NULL)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"lemonade on\" needs \"lemonade_state\" "
-                           "in the http block");
+                           "\"lemonade on\" needs \"lemonade_state\" and "
+                           "\"lemonade_helper\" in the http block");
         return NGX_CONF_ERROR;
     }
+
+    return NGX_CONF_OK;
+}
+
+
+/* lemonade_helper unix:PATH */
+static char *
+ngx_http_lemonade_helper(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_lemonade_main_conf_t *lmcf = conf;
+
+    ngx_url_t   url;
+    ngx_str_t  *value;
+
+    if (lmcf->helper) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    ngx_memzero(&url, sizeof(ngx_url_t));
+    url.url = value[1];
+
+    if (ngx_parse_url(cf->pool, &url) != NGX_OK || url.naddrs != 1) {
+        return "wants \"unix:PATH\" of the helper's control socket";
+    }
+
+    lmcf->helper = url.addrs;
 
     return NGX_CONF_OK;
 }

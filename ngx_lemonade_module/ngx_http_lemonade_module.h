@@ -11,6 +11,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 
+#include "ngx_http_lemonade_scan.h"
 #include "state.h"
 
 
@@ -20,12 +21,12 @@
 
 typedef struct {
     ngx_str_t                 state;            /* path of the state file */
+    ngx_addr_t               *helper;           /* control socket */
 } ngx_http_lemonade_main_conf_t;
 
 
 typedef struct {
     ngx_flag_t                enable;           /* the gate */
-    ngx_str_t                 ask;              /* URI of "ensure" */
     ngx_msec_t                load_timeout;
     ngx_msec_t                heartbeat;        /* 0: off */
     ngx_flag_t                json_errors;
@@ -53,7 +54,8 @@ typedef enum {
 typedef struct {
     ngx_http_request_t         *request;        /* always the main request */
 
-    /* what the client asked for */
+    /* what the client asks for */
+    lm_scan_t                  *scan;           /* while the body arrives */
     ngx_str_t                   model;
     ngx_str_t                   name;           /* canonical, for routes */
 
@@ -64,7 +66,9 @@ typedef struct {
     struct lm_lease             failed;         /* route that failed us */
 
     /* ask and park */
-    ngx_http_request_t         *ask;
+    ngx_connection_t           *ask;            /* to the helper */
+    ngx_str_t                   asking;         /* what is still to be sent */
+    ngx_buf_t                  *answer;
     ngx_uint_t                  asks;           /* questions so far */
     ngx_uint_t                  ask_status;     /* 0: no answer from helper */
     ngx_str_t                   ask_code;
@@ -82,8 +86,9 @@ typedef struct {
     ngx_msec_t                  last;           /* time of last bytes */
     ngx_int_t                   prompt_tokens;          /* -1: unknown */
     ngx_int_t                   completion_tokens;      /* -1: unknown */
-    ngx_uint_t                  tokens_per_second;      /* in 1/100 */
-    ngx_buf_t                  *carry;          /* end of an open event */
+    ngx_int_t                   tokens_per_second;      /* in 1/100 */
+    off_t                       received;       /* bytes of the answer */
+    ngx_buf_t                  *carry;          /* its last, not complete */
     u_char                      tail[2];        /* last two bytes sent */
 
     /* what replaces a response */
@@ -95,7 +100,7 @@ typedef struct {
 
     ngx_http_lemonade_output_e  output;
 
-    unsigned                    body_read:1;
+    unsigned                    body_read:1;    /* the whole body */
     unsigned                    scanned:1;
     unsigned                    stream:1;       /* the client wants events */
     unsigned                    leased:1;
@@ -138,7 +143,7 @@ ngx_int_t ngx_http_lemonade_attach_state(ngx_http_request_t *r,
 /* access: keys and CORS.  Access-phase handler. */
 ngx_int_t ngx_http_lemonade_access_handler(ngx_http_request_t *r);
 
-/* Puts our CORS fields in place of the backend's.  From the header filter. */
+/* Adds the CORS fields to a response.  From the header filter. */
 ngx_int_t ngx_http_lemonade_cors_headers(ngx_http_request_t *r);
 
 /* Directives "lemonade_api_key_file" and "lemonade_cors". */
@@ -150,24 +155,30 @@ char *ngx_http_lemonade_cors(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 /* gate: precontent-phase handler. */
 ngx_int_t ngx_http_lemonade_gate_handler(ngx_http_request_t *r);
 
+/* Installs the filter that scans bodies as they arrive. */
+void ngx_http_lemonade_gate_init(void);
+
 /* Gives the lease back, if there is one, with what the tap has learnt. */
 void ngx_http_lemonade_gate_release(ngx_http_lemonade_ctx_t *ctx,
     ngx_uint_t failed);
 
 
 /*
- * ask: sends "ensure" to the helper.  NGX_OK: ctx->resume will be posted;
- * NGX_ERROR.
+ * ask: sends "ensure" to the helper.  NGX_OK: ctx->resume is, or will be,
+ * posted; NGX_ERROR.
  */
 ngx_int_t ngx_http_lemonade_ask(ngx_http_request_t *r,
     ngx_http_lemonade_ctx_t *ctx);
 
+/* Takes the question back, if there is one. */
+void ngx_http_lemonade_ask_cancel(ngx_http_lemonade_ctx_t *ctx);
 
-/* park: waits for ask's answer.  Returns what the phase handler returns. */
+
+/* park: asks, and waits.  Returns what the phase handler returns. */
 ngx_int_t ngx_http_lemonade_park(ngx_http_request_t *r,
     ngx_http_lemonade_ctx_t *ctx);
 
-/* Stops timer and posted event.  From the request's cleanup. */
+/* Stops timer, posted event and question.  From the request's cleanup. */
 void ngx_http_lemonade_park_cancel(ngx_http_lemonade_ctx_t *ctx);
 
 

@@ -1,5 +1,5 @@
 /*
- * 5. Waits for the helper's answer: notices at once when the client leaves,
+ * 5. Asks the helper and waits for its answer: notices at once when the client leaves,
  * and sends heartbeats to a client that asked for a stream.
  *
  * The timer is an ordinary one on purpose: a worker that shuts down waits
@@ -41,6 +41,10 @@ ngx_http_lemonade_park(ngx_http_request_t *r, ngx_http_lemonade_ctx_t *ctx)
     ctx->resume.data = ctx;
     ctx->resume.log = r->connection->log;
 
+    if (ngx_http_lemonade_ask(r, ctx) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
     ngx_http_lemonade_park_set_timer(r, ctx);
 
     r->read_event_handler = ngx_http_test_reading;
@@ -64,6 +68,8 @@ ngx_http_lemonade_park_cancel(ngx_http_lemonade_ctx_t *ctx)
     if (ctx->resume.posted) {
         ngx_delete_posted_event(&ctx->resume);
     }
+
+    ngx_http_lemonade_ask_cancel(ctx);
 }
 
 
@@ -164,17 +170,7 @@ static void
 ngx_http_lemonade_park_expired(ngx_http_request_t *r,
     ngx_http_lemonade_ctx_t *ctx)
 {
-    ngx_str_t             code, param, message, later;
-    ngx_http_request_t   *ask;
-
-    /* gives up the question; this also drops its hold on the request */
-
-    ask = ctx->ask;
-    ctx->ask = NULL;
-
-    if (ask && ask->upstream && ask->upstream->cleanup) {
-        (*ask->upstream->cleanup)(ask);
-    }
+    ngx_str_t  code, param, message, later;
 
     ngx_http_lemonade_park_cancel(ctx);
 

@@ -76,6 +76,8 @@ static const struct {
       ngx_string("The service is not available. Try again later") },
     { 504, ngx_string("backend_timeout"),
       ngx_string("The backend server did not answer in time") },
+    { 505, ngx_string("version_not_supported"),
+      ngx_string("The server speaks HTTP/1.0, HTTP/1.1 and HTTP/2") },
     { 0, ngx_string("http_error"),
       ngx_string("The request was refused") },
 };
@@ -564,6 +566,9 @@ ngx_http_lemonade_error_type(ngx_uint_t status, ngx_str_t *code)
 
     case NGX_HTTP_SERVICE_UNAVAILABLE:
         return "overloaded_error";
+
+    case NGX_HTTP_VERSION_NOT_SUPPORTED:
+        return "invalid_request_error";
 
     default:
         return status >= NGX_HTTP_INTERNAL_SERVER_ERROR

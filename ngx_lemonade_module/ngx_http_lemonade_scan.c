@@ -32,6 +32,10 @@ enum {
 };
 
 
+/* lm_scan_t.in_key: in the name of a member that is none of ours. */
+#define LM_SCAN_LONG_KEY  2
+
+
 typedef unsigned char  lm_vector_t __attribute__((vector_size(16)));
 
 
@@ -49,8 +53,24 @@ static const struct {
 void
 lm_scan_init(lm_scan_t *s)
 {
-    memset(s, 0, sizeof(lm_scan_t));
+    unsigned  i;
+
+    memset(s, 0, offsetof(lm_scan_t, key));
+
     s->wanted = -1;
+    s->member[LM_SCAN_MODEL].value = s->model;
+
+    for (i = 1; i < LM_SCAN_MEMBERS; i++) {
+        s->member[i].value = s->numbers[i - 1];
+    }
+}
+
+
+/* How many bytes of a member's value are kept. */
+static size_t
+lm_scan_room(int16_t member)
+{
+    return member == LM_SCAN_MODEL ? LM_SCAN_MODEL_MAX : LM_SCAN_NUMBER_MAX;
 }
 
 
@@ -62,18 +82,23 @@ lm_scan_fail(lm_scan_t *s, lm_scan_result_t result)
 }
 
 
-/* Keeps one decoded byte of the current string or number if it is wanted. */
+/* Keeps decoded bytes of the current string or number if it is wanted. */
 static void
-lm_scan_keep(lm_scan_t *s, unsigned char c)
+lm_scan_keep(lm_scan_t *s, const unsigned char *p, size_t n)
 {
+    size_t            room;
     lm_scan_value_t  *v;
 
     if (s->in_key) {
-        if (s->key_len < LM_SCAN_KEY_MAX) {
-            s->key[s->key_len++] = (char) c;
+        if (n <= LM_SCAN_KEY_MAX - (size_t) s->key_len) {
+            memcpy(s->key + s->key_len, p, n);
+            s->key_len = (uint16_t) (s->key_len + n);
+
         } else {
-            s->key_len = LM_SCAN_KEY_MAX + 1;
+            /* longer than any name we want */
+            s->in_key = LM_SCAN_LONG_KEY;
         }
+
         return;
     }
 
@@ -82,34 +107,23 @@ lm_scan_keep(lm_scan_t *s, unsigned char c)
     }
 
     v = &s->member[s->wanted];
+    room = lm_scan_room(s->wanted) - v->len;
 
-    if (v->len < LM_SCAN_VALUE_MAX) {
-        v->value[v->len++] = (char) c;
-    } else {
+    if (n > room) {
         v->too_long = 1;
+        n = room;
     }
+
+    memcpy(v->value + v->len, p, n);
+    v->len = (uint16_t) (v->len + n);
 }
 
 
-/* Keeps a run of plain string bytes. */
+/* Keeps one byte. */
 static void
-lm_scan_keep_run(lm_scan_t *s, const unsigned char *p,
-    const unsigned char *last)
+lm_scan_keep_byte(lm_scan_t *s, unsigned char c)
 {
-    if (s->surrogate && p < last) {
-        lm_scan_fail(s, LM_SCAN_INVALID);
-        return;
-    }
-
-    while (p < last) {
-        lm_scan_keep(s, *p++);
-
-        if ((s->in_key && s->key_len > LM_SCAN_KEY_MAX)
-            || (!s->in_key && s->wanted >= 0 && s->member[s->wanted].too_long))
-        {
-            return;
-        }
-    }
+    lm_scan_keep(s, &c, 1);
 }
 
 
@@ -118,22 +132,22 @@ static void
 lm_scan_keep_code(lm_scan_t *s, uint32_t code)
 {
     if (code < 0x80) {
-        lm_scan_keep(s, (unsigned char) code);
+        lm_scan_keep_byte(s, (unsigned char) code);
 
     } else if (code < 0x800) {
-        lm_scan_keep(s, (unsigned char) (0xc0 | code >> 6));
-        lm_scan_keep(s, (unsigned char) (0x80 | (code & 0x3f)));
+        lm_scan_keep_byte(s, (unsigned char) (0xc0 | code >> 6));
+        lm_scan_keep_byte(s, (unsigned char) (0x80 | (code & 0x3f)));
 
     } else if (code < 0x10000) {
-        lm_scan_keep(s, (unsigned char) (0xe0 | code >> 12));
-        lm_scan_keep(s, (unsigned char) (0x80 | (code >> 6 & 0x3f)));
-        lm_scan_keep(s, (unsigned char) (0x80 | (code & 0x3f)));
+        lm_scan_keep_byte(s, (unsigned char) (0xe0 | code >> 12));
+        lm_scan_keep_byte(s, (unsigned char) (0x80 | (code >> 6 & 0x3f)));
+        lm_scan_keep_byte(s, (unsigned char) (0x80 | (code & 0x3f)));
 
     } else {
-        lm_scan_keep(s, (unsigned char) (0xf0 | code >> 18));
-        lm_scan_keep(s, (unsigned char) (0x80 | (code >> 12 & 0x3f)));
-        lm_scan_keep(s, (unsigned char) (0x80 | (code >> 6 & 0x3f)));
-        lm_scan_keep(s, (unsigned char) (0x80 | (code & 0x3f)));
+        lm_scan_keep_byte(s, (unsigned char) (0xf0 | code >> 18));
+        lm_scan_keep_byte(s, (unsigned char) (0x80 | (code >> 12 & 0x3f)));
+        lm_scan_keep_byte(s, (unsigned char) (0x80 | (code >> 6 & 0x3f)));
+        lm_scan_keep_byte(s, (unsigned char) (0x80 | (code & 0x3f)));
     }
 }
 
@@ -196,7 +210,7 @@ lm_scan_escape(lm_scan_t *s, unsigned char c)
     }
 
     s->state = S_STRING;
-    lm_scan_keep(s, (unsigned char) to[at - from]);
+    lm_scan_keep_byte(s, (unsigned char) to[at - from]);
 }
 
 
@@ -266,19 +280,23 @@ lm_scan_string_end(lm_scan_t *s)
         return;
     }
 
-    s->in_key = 0;
     s->state = S_COLON;
 
-    if (s->depth != 1) {
+    if (s->depth != 1 || s->in_key == LM_SCAN_LONG_KEY) {
+        s->in_key = 0;
         return;
     }
+
+    s->in_key = 0;
 
     for (i = 0; i < LM_SCAN_MEMBERS; i++) {
         if (s->key_len == lm_scan_names[i].len
             && memcmp(s->key, lm_scan_names[i].name, s->key_len) == 0)
         {
             s->wanted = (int16_t) i;
-            memset(&s->member[i], 0, offsetof(lm_scan_value_t, value));
+            s->member[i].type = LM_SCAN_ABSENT;
+            s->member[i].too_long = 0;
+            s->member[i].len = 0;
             return;
         }
     }
@@ -322,8 +340,13 @@ lm_scan_string(lm_scan_t *s, const unsigned char *p,
 
     end = lm_scan_string_run(p, last);
 
-    if (s->in_key || s->wanted >= 0) {
-        lm_scan_keep_run(s, p, end);
+    if (end > p) {
+        if (s->surrogate) {
+            lm_scan_fail(s, LM_SCAN_INVALID);
+            return end;
+        }
+
+        lm_scan_keep(s, p, (size_t) (end - p));
     }
 
     if (end == last) {
@@ -381,7 +404,7 @@ static void
 lm_scan_type(lm_scan_t *s, lm_scan_type_t type)
 {
     if (s->wanted >= 0) {
-        s->member[s->wanted].type = type;
+        s->member[s->wanted].type = (uint8_t) type;
     }
 }
 
@@ -447,7 +470,7 @@ lm_scan_value(lm_scan_t *s, unsigned char c)
     }
 
     lm_scan_type(s, LM_SCAN_NUMBER);
-    lm_scan_keep(s, c);
+    lm_scan_keep_byte(s, c);
 }
 
 
@@ -520,7 +543,7 @@ lm_scan_number(lm_scan_t *s, unsigned char c)
         break;
     }
 
-    lm_scan_keep(s, c);
+    lm_scan_keep_byte(s, c);
 
     return 1;
 }

@@ -16,9 +16,10 @@
 #include <stdint.h>
 
 
-#define LM_SCAN_DEPTH      1000
-#define LM_SCAN_KEY_MAX    32
-#define LM_SCAN_VALUE_MAX  256
+#define LM_SCAN_DEPTH       1000
+#define LM_SCAN_KEY_MAX     32
+#define LM_SCAN_MODEL_MAX   256
+#define LM_SCAN_NUMBER_MAX  24
 
 
 /* What kind of value a wanted member has. */
@@ -43,11 +44,12 @@ typedef enum {
 } lm_scan_member_t;
 
 
+/* A wanted member: its string, or its number as it is written. */
 typedef struct {
-    lm_scan_type_t  type;
+    uint8_t         type;               /* lm_scan_type_t */
     uint8_t         too_long;           /* the value did not fit */
-    uint16_t        len;
-    char            value[LM_SCAN_VALUE_MAX];   /* string or number, no NUL */
+    uint16_t        len;                /* of the value, which has no NUL */
+    char           *value;
 } lm_scan_value_t;
 
 
@@ -78,11 +80,13 @@ typedef struct {
     const char       *literal;          /* what is left of true, false, null */
     uint16_t          key_len;          /* LM_SCAN_KEY_MAX + 1: too long */
     char              key[LM_SCAN_KEY_MAX];
+    char              model[LM_SCAN_MODEL_MAX];
+    char              numbers[LM_SCAN_MEMBERS - 1][LM_SCAN_NUMBER_MAX];
     uint8_t           arrays[(LM_SCAN_DEPTH + 7) / 8];  /* 1: array */
 } lm_scan_t;
 
 
-/* Makes the scanner ready for a new text. */
+/* Makes the scanner ready for a new text.  It must not be moved afterwards. */
 void lm_scan_init(lm_scan_t *s);
 
 /* Reads the next n bytes.  LM_SCAN_OK, or what is wrong (and stays so). */

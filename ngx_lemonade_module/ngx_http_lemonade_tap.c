@@ -17,8 +17,8 @@ static void ngx_http_lemonade_tap_bytes(ngx_http_lemonade_ctx_t *ctx,
 static ngx_uint_t ngx_http_lemonade_tap_has_token(u_char *p, u_char *last);
 static void ngx_http_lemonade_tap_numbers(ngx_http_lemonade_ctx_t *ctx,
     u_char *p, u_char *last);
-static ngx_int_t ngx_http_lemonade_tap_number(u_char *p, u_char *last,
-    char *name, ngx_uint_t scale);
+static void ngx_http_lemonade_tap_number(u_char *p, u_char *last, char *name,
+    ngx_int_t scale, ngx_int_t *value);
 static void ngx_http_lemonade_tap_carry(ngx_http_lemonade_ctx_t *ctx,
     u_char *p, u_char *last);
 static u_char *ngx_http_lemonade_tap_find(u_char *p, u_char *last,
@@ -50,6 +50,7 @@ ngx_http_lemonade_tap_bytes(ngx_http_lemonade_ctx_t *ctx, u_char *p,
     ngx_time_t  *now;
 
     ctx->last = ngx_current_msec;
+    ctx->received += last - p;
 
     if (ctx->first == 0
         && (!ctx->events || ngx_http_lemonade_tap_has_token(p, last)))
@@ -79,7 +80,10 @@ ngx_http_lemonade_tap_bytes(ngx_http_lemonade_ctx_t *ctx, u_char *p,
     ctx->tail[0] = (last - p > 1) ? last[-2] : ctx->tail[1];
     ctx->tail[1] = last[-1];
 
-    if (!ctx->events || !ngx_http_lemonade_tap_between_events(ctx)) {
+    if (ctx->events
+        ? !ngx_http_lemonade_tap_between_events(ctx)
+        : ctx->received != ctx->request->headers_out.content_length_n)
+    {
         ngx_http_lemonade_tap_carry(ctx, p, last);
     }
 }
@@ -118,87 +122,92 @@ ngx_http_lemonade_tap_numbers(ngx_http_lemonade_ctx_t *ctx, u_char *p,
     usage = ngx_http_lemonade_tap_find(p, last, "\"usage\":{");
 
     if (usage) {
-        n = ngx_http_lemonade_tap_number(usage, last, "\"prompt_tokens\":", 1);
-        ctx->prompt_tokens = (n >= 0) ? n : ctx->prompt_tokens;
+        ngx_http_lemonade_tap_number(usage, last, "\"prompt_tokens\":", 1,
+                                     &ctx->prompt_tokens);
+        ngx_http_lemonade_tap_number(usage, last, "\"completion_tokens\":",
+                                     1, &ctx->completion_tokens);
+    }
 
-        n = ngx_http_lemonade_tap_number(usage, last,
-                                         "\"completion_tokens\":", 1);
-        ctx->completion_tokens = (n >= 0) ? n : ctx->completion_tokens;
+    timings = ngx_http_lemonade_tap_find(usage ? usage : p, last,
+                                         "\"timings\":{");
+
+    if (timings) {
+        ngx_http_lemonade_tap_number(timings, last,
+                                     "\"predicted_per_second\":", 100,
+                                     &ctx->tokens_per_second);
+
+    } else if (usage) {
 
         /* FastFlowLM has the speed in usage */
 
-        n = ngx_http_lemonade_tap_number(usage, last,
-                                         "\"decoding_speed_tps\":", 100);
-        ctx->tokens_per_second = (n > 0) ? (ngx_uint_t) n
-                                         : ctx->tokens_per_second;
+        ngx_http_lemonade_tap_number(usage, last, "\"decoding_speed_tps\":",
+                                     100, &ctx->tokens_per_second);
     }
 
-    timings = ngx_http_lemonade_tap_find(p, last, "\"timings\":{");
-
-    if (timings == NULL) {
-        return;
-    }
-
-    if (usage == NULL) {
+    if (timings && usage == NULL) {
 
         /* prompt_n does not count what was in the cache, usage does */
 
-        n = ngx_http_lemonade_tap_number(timings, last, "\"prompt_n\":", 1);
-        cached = ngx_http_lemonade_tap_number(timings, last, "\"cache_n\":",
-                                              1);
+        n = -1;
+        cached = 0;
+
+        ngx_http_lemonade_tap_number(timings, last, "\"prompt_n\":", 1, &n);
+        ngx_http_lemonade_tap_number(timings, last, "\"cache_n\":", 1,
+                                     &cached);
         if (n >= 0) {
-            ctx->prompt_tokens = n + ngx_max(cached, 0);
+            ctx->prompt_tokens = n + cached;
         }
 
-        n = ngx_http_lemonade_tap_number(timings, last, "\"predicted_n\":", 1);
-        ctx->completion_tokens = (n >= 0) ? n : ctx->completion_tokens;
+        ngx_http_lemonade_tap_number(timings, last, "\"predicted_n\":", 1,
+                                     &ctx->completion_tokens);
     }
-
-    n = ngx_http_lemonade_tap_number(timings, last,
-                                     "\"predicted_per_second\":", 100);
-    ctx->tokens_per_second = (n > 0) ? (ngx_uint_t) n
-                                     : ctx->tokens_per_second;
 }
 
 
-/* The number behind a name, times scale, or -1. */
-static ngx_int_t
+/*
+ * Reads the number behind a name, times scale (1, 10, 100 ...).  *value is
+ * left alone when there is none, or one that makes no sense.
+ */
+static void
 ngx_http_lemonade_tap_number(u_char *p, u_char *last, char *name,
-    ngx_uint_t scale)
+    ngx_int_t scale, ngx_int_t *value)
 {
-    u_char    *end;
-    ngx_int_t  n;
+    ngx_int_t  n, limit;
 
     p = ngx_http_lemonade_tap_find(p, last, name);
 
     if (p == NULL) {
-        return -1;
+        return;
     }
 
     p += ngx_strlen(name);
 
-    for (end = p; end < last && *end >= '0' && *end <= '9'; end++) {
-        /* void */
+    if (p == last || *p < '0' || *p > '9') {
+        return;
     }
 
-    n = ngx_atoi(p, end - p);
+    limit = NGX_MAX_INT_T_VALUE / 10000;
 
-    if (n == NGX_ERROR || n > NGX_MAX_INT_T_VALUE / 1000 || scale == 1) {
-        return (n == NGX_ERROR || n > NGX_MAX_INT_T_VALUE / 1000) ? -1 : n;
+    for (n = 0; p < last && *p >= '0' && *p <= '9'; p++) {
+        if (n > limit) {
+            return;
+        }
+
+        n = n * 10 + (*p - '0');
     }
 
     n *= scale;
 
-    if (end + 1 < last && *end == '.') {
-        for (end++, scale /= 10;
-             scale && end < last && *end >= '0' && *end <= '9';
-             end++, scale /= 10)
+    if (p < last && *p == '.') {
+        for (p++, scale /= 10;
+             scale && p < last && *p >= '0' && *p <= '9';
+             p++, scale /= 10)
         {
-            n += (*end - '0') * scale;
+            n += (*p - '0') * scale;
         }
     }
 
-    return n;
+    *value = n;
 }
 
 

@@ -1,6 +1,5 @@
 /*
- * $lemonade_* for the access log, and the three that the shipped
- * configuration passes on in requests.
+ * $lemonade_* for the access log, and the backend's key for proxy_set_header.
  */
 
 #include "ngx_http_lemonade_module.h"
@@ -15,10 +14,6 @@ static ngx_int_t ngx_http_lemonade_tokens_variable(ngx_http_request_t *r,
 static ngx_int_t ngx_http_lemonade_speed_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_lemonade_replica_variable(ngx_http_request_t *r,
-    ngx_http_variable_value_t *v, uintptr_t data);
-static ngx_int_t ngx_http_lemonade_ask_model_variable(ngx_http_request_t *r,
-    ngx_http_variable_value_t *v, uintptr_t data);
-static ngx_int_t ngx_http_lemonade_failed_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 
 
@@ -59,20 +54,11 @@ static ngx_http_variable_t  ngx_http_lemonade_vars[] = {
       ngx_http_lemonade_speed_variable, 0,
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
-    /* for proxy_set_header: the bearer key of the leased backend */
+    /* the bearer key of the leased backend; not for logs */
     { ngx_string("lemonade_backend_key"), NULL,
       ngx_http_lemonade_replica_variable,
       offsetof(struct lm_replica, key),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
-
-    /* for "ensure": the model as the client wrote it, percent-encoded */
-    { ngx_string("lemonade_ask_model"), NULL,
-      ngx_http_lemonade_ask_model_variable, 0,
-      NGX_HTTP_VAR_NOCACHEABLE, 0 },
-
-    /* for "ensure": slot:generation of the route that failed */
-    { ngx_string("lemonade_failed"), NULL, ngx_http_lemonade_failed_variable,
-      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
       ngx_http_null_variable
 };
@@ -112,6 +98,35 @@ ngx_http_lemonade_set_value(ngx_http_variable_value_t *v, u_char *data,
 }
 
 
+/* Makes the value n / 10^digits, with so many digits behind the point. */
+static ngx_int_t
+ngx_http_lemonade_set_decimal(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, ngx_uint_t n, ngx_uint_t digits)
+{
+    u_char      *p, *last;
+    ngx_uint_t   i;
+
+    p = ngx_pnalloc(r->pool, NGX_INT64_LEN + 2);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    last = p + NGX_INT64_LEN + 2;
+    p = last;
+
+    for (i = 0; i <= digits || n; i++) {
+        if (digits && i == digits) {
+            *--p = '.';
+        }
+
+        *--p = (u_char) ('0' + n % 10);
+        n /= 10;
+    }
+
+    return ngx_http_lemonade_set_value(v, p, last - p);
+}
+
+
 /* An ngx_str_t of the context. */
 static ngx_int_t
 ngx_http_lemonade_str_variable(ngx_http_request_t *r,
@@ -137,8 +152,6 @@ static ngx_int_t
 ngx_http_lemonade_seconds_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
-    u_char                   *p;
-    ngx_msec_t                ms;
     ngx_http_lemonade_ctx_t  *ctx;
 
     ctx = ngx_http_lemonade_get_ctx(r);
@@ -151,16 +164,8 @@ ngx_http_lemonade_seconds_variable(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    ms = *(ngx_msec_t *) ((char *) ctx + data);
-
-    p = ngx_pnalloc(r->pool, NGX_TIME_T_LEN + 4);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    return ngx_http_lemonade_set_value(v, p,
-                     ngx_sprintf(p, "%T.%03M", (time_t) (ms / 1000), ms % 1000)
-                     - p);
+    return ngx_http_lemonade_set_decimal(r, v,
+                                 *(ngx_msec_t *) ((char *) ctx + data), 3);
 }
 
 
@@ -169,7 +174,6 @@ static ngx_int_t
 ngx_http_lemonade_tokens_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
-    u_char                   *p;
     ngx_int_t                 n;
     ngx_http_lemonade_ctx_t  *ctx;
 
@@ -181,12 +185,7 @@ ngx_http_lemonade_tokens_variable(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    p = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    return ngx_http_lemonade_set_value(v, p, ngx_sprintf(p, "%i", n) - p);
+    return ngx_http_lemonade_set_decimal(r, v, n, 0);
 }
 
 
@@ -195,7 +194,6 @@ static ngx_int_t
 ngx_http_lemonade_speed_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
-    u_char                   *p;
     ngx_uint_t                n;
     ngx_http_lemonade_ctx_t  *ctx;
 
@@ -215,13 +213,7 @@ ngx_http_lemonade_speed_variable(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    p = ngx_pnalloc(r->pool, NGX_INT_T_LEN + 3);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    return ngx_http_lemonade_set_value(v, p,
-                           ngx_sprintf(p, "%ui.%02ui", n / 100, n % 100) - p);
+    return ngx_http_lemonade_set_decimal(r, v, n, 2);
 }
 
 
@@ -243,60 +235,4 @@ ngx_http_lemonade_replica_variable(ngx_http_request_t *r,
     s = (char *) &ctx->replica + data;
 
     return ngx_http_lemonade_set_value(v, (u_char *) s, ngx_strlen(s));
-}
-
-
-static ngx_int_t
-ngx_http_lemonade_ask_model_variable(ngx_http_request_t *r,
-    ngx_http_variable_value_t *v, uintptr_t data)
-{
-    size_t                    len;
-    u_char                   *p;
-    ngx_http_lemonade_ctx_t  *ctx;
-
-    ctx = ngx_http_lemonade_get_ctx(r);
-
-    if (ctx == NULL || ctx->model.len == 0) {
-        v->not_found = 1;
-        return NGX_OK;
-    }
-
-    len = ctx->model.len
-          + 2 * ngx_escape_uri(NULL, ctx->model.data, ctx->model.len,
-                               NGX_ESCAPE_URI_COMPONENT);
-
-    p = ngx_pnalloc(r->pool, len);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    (void) ngx_escape_uri(p, ctx->model.data, ctx->model.len,
-                          NGX_ESCAPE_URI_COMPONENT);
-
-    return ngx_http_lemonade_set_value(v, p, len);
-}
-
-
-static ngx_int_t
-ngx_http_lemonade_failed_variable(ngx_http_request_t *r,
-    ngx_http_variable_value_t *v, uintptr_t data)
-{
-    u_char                   *p;
-    ngx_http_lemonade_ctx_t  *ctx;
-
-    ctx = ngx_http_lemonade_get_ctx(r);
-
-    if (ctx == NULL || !ctx->must_ask) {
-        v->not_found = 1;
-        return NGX_OK;
-    }
-
-    p = ngx_pnalloc(r->pool, 2 * NGX_INT32_LEN + 1);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    return ngx_http_lemonade_set_value(v, p,
-                     ngx_sprintf(p, "%uD:%uD", ctx->failed.slot,
-                                 ctx->failed.generation) - p);
 }

@@ -214,16 +214,16 @@ test_long_strings(void)
 static void
 test_too_long(void)
 {
-    char       text[2 * LM_SCAN_VALUE_MAX];
+    char       text[2 * LM_SCAN_MODEL_MAX];
     int        n;
     lm_scan_t  s;
 
-    for (n = LM_SCAN_VALUE_MAX; n <= LM_SCAN_VALUE_MAX + 1; n++) {
+    for (n = LM_SCAN_MODEL_MAX; n <= LM_SCAN_MODEL_MAX + 1; n++) {
         (void) snprintf(text, sizeof(text), "{\"model\":\"%0*d\"}", n, 0);
 
         check(scan(&s, text, strlen(text), 64) == LM_SCAN_OK, "refused",
               text, 64);
-        check(s.member[LM_SCAN_MODEL].too_long == (n > LM_SCAN_VALUE_MAX),
+        check(s.member[LM_SCAN_MODEL].too_long == (n > LM_SCAN_MODEL_MAX),
               "wrong too_long", text, 64);
     }
 }
