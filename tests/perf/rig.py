@@ -205,6 +205,13 @@ class Rig:
         return procs.Tool([self.settings.tools / 'stream_client', side.port,
                            count, model], procs.cpus('around'), greets=False)
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, error, trace):
+        ended = [f'{t.p.args[0].rpartition("/")[2]} ended with '
+                 f'{t.p.returncode}' for t in (self.upstream, self.helper)
+                 if t.p.poll() is not None]
         procs.stop_all()
         shutil.rmtree(self.dir, ignore_errors=True)
+
+        if ended and kind in (None, procs.CannotMeasure):
+            raise procs.CannotMeasure('; '.join(
+                ended + [str(error)] * (error is not None))) from error
