@@ -8,7 +8,7 @@ import time
 import pytest
 
 from harness import process
-from harness.server import ASAN, BUILD, ROOT, Server, command
+from harness.server import ASAN, BUILD, CACHE, ROOT, Server, command
 from harness.wait import until
 
 once = pytest.mark.skipif(ASAN, reason="does not depend on the build")
@@ -93,7 +93,7 @@ def test_an_ordinary_user_serves(models):
             (place / "nginx").chmod(0o755)
             server.env["LEMONADE_NGINX_BIN"] = str(place / "nginx")
         (server.cache_dir / "bin").unlink()
-        shutil.copytree(BUILD.parent / "build/test-cache/bin",
+        shutil.copytree(CACHE / "bin",
                         server.cache_dir / "bin", symlinks=True)
         server.run_dir.mkdir(0o700)
         for path in [server.folder, *server.folder.rglob("*")]:

@@ -14,6 +14,9 @@ from harness.errors import check_error
 from harness.server import ROOT, command
 from harness.wait import until
 
+# As llama-server writes it.
+REASON = "0.00.010.123 E srv    load_model: the reason is this"
+
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_everything_with_code_0(serve, sig):
@@ -91,7 +94,7 @@ def test_unload_of_everything(serve):
 @pytest.mark.parametrize("code", [0, 1, 3])
 def test_a_backend_that_ends_at_load_is_an_error_at_once(serve, code):
     server = serve(env=ENV)
-    double = Double(server, "Ends", exit=code, stderr="E the reason is this")
+    double = Double(server, "Ends", exit=code, stderr=REASON)
     began = time.monotonic()
     reply = server.chat(double.name)
     assert time.monotonic() - began < 10
@@ -102,7 +105,7 @@ def test_a_backend_that_ends_at_load_is_an_error_at_once(serve, code):
 def test_a_crash_loop_backs_off(serve):
     """A model that always fails is not started with every request."""
     server = serve(env=ENV)
-    double = Double(server, "Ends", exit=1, stderr="E the reason is this")
+    double = Double(server, "Ends", exit=1, stderr=REASON)
     replies = [server.chat(double.name) for _ in range(50)]
     assert all(r.status in (500, 503) for r in replies)
     assert len(double.calls("start")) < 10

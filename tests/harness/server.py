@@ -96,7 +96,7 @@ class Server:
 
     def spawn(self, argv):
         with open(self.logs[0], "ab") as err, open(self.logs[1], "ab") as out:
-            p = subprocess.Popen(argv, env=self.env, stdin=subprocess.DEVNULL,
+            p = subprocess.Popen([str(a) for a in argv], env=self.env, stdin=subprocess.DEVNULL,
                                  stdout=out, stderr=err, cwd=self.folder,
                                  start_new_session=True)
         self.sessions.append(p.pid)
@@ -295,7 +295,6 @@ class SystemServer(Server):
         self.port2 = free_port()
         self.http = http
         self.server = server
-        self.nginx = None
         self.logs.append(self.prefix / "error.log")
 
     def start(self):
@@ -303,8 +302,11 @@ class SystemServer(Server):
                                    "--no-nginx", *self.args])
         self.wait_helper()
         self.write_config()
-        self.nginx = self.spawn([find_nginx(), "-p", str(self.prefix),
-                                 "-c", "nginx.conf"])
+        # in the background, for only so it can be upgraded
+        starter = self.spawn([find_nginx(), "-p", self.prefix, "-c",
+                              "nginx.conf"])
+        assert starter.wait(20) == 0, self.log()
+        self.sessions.append(self.master())
         until(self.answers, 20, lazy(
             lambda: f"nginx; log:\n{self.log()}"))
         return self
@@ -320,7 +322,6 @@ class SystemServer(Server):
         until(ready, 60, "helper ready")
 
     def answers(self):
-        assert self.nginx.poll() is None, self.log()
         try:
             return self.call("GET", "/live").status == 200
         except OSError:
@@ -334,7 +335,6 @@ class SystemServer(Server):
         text = f"""
 {user}
 load_module {BUILD}/ngx_http_lemonade_module.so;
-daemon off;
 pid nginx.pid;
 error_log error.log notice;
 env ASAN_OPTIONS;
@@ -377,10 +377,17 @@ http {{
     def access_lines(self):
         return (self.prefix / "access.log").read_text().splitlines()
 
+    def master(self):
+        try:
+            return int((self.prefix / "nginx.pid").read_text())
+        except (OSError, ValueError):
+            return None
+
     def finish_more(self):
-        if self.nginx is not None and self.nginx.poll() is None:
-            self.nginx.send_signal(signal.SIGTERM)
-            self.nginx.wait(20)
+        pid = self.master()
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+            until(lambda: not process.alive(pid), 20, "the end of nginx")
         left = [str(p) for p in (self.prefix / "tmp").rglob("*")
                 if p.is_file()]
         assert self.killed or not left, f"temp files left: {left}"
