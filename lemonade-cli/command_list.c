@@ -14,7 +14,7 @@
 #include "output.h"
 
 
-#define LIST_SECONDS  30
+#define LIST_SECONDS  10
 #define USER_PREFIX   "user."
 
 enum { COLUMN_NAME, COLUMN_DOWNLOADED, COLUMN_DETAILS, COLUMNS };

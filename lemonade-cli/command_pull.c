@@ -14,7 +14,7 @@
 #include "output.h"
 
 
-#define MODEL_SECONDS  30
+#define MODEL_SECONDS  10
 
 
 static int run_pull(const struct cli_args *args);

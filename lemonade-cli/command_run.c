@@ -18,13 +18,14 @@
 #include <unistd.h>
 
 #include "client.h"
+#include "clock.h"
 #include "launch.h"
 #include "memory.h"
 #include "output.h"
 #include "server.h"
 
 
-#define MODEL_SECONDS  30
+#define MODEL_SECONDS  10
 #define START_SECONDS  60
 #define LOOK_AGAIN_MS  20
 
@@ -184,10 +185,12 @@ find_or_start(struct client *c, const struct cli_args *args,
 static enum client_result
 find_settled(struct client *c, struct server *s)
 {
-    int                 i;
+    long                deadline;
     enum client_result  result;
 
-    for (i = 0; i < START_SECONDS * 1000 / LOOK_AGAIN_MS; i++) {
+    deadline = clock_now() + START_SECONDS * 1000;
+
+    while (clock_now() < deadline) {
         result = server_find(c, s);
 
         if (result != CLIENT_OK || !s->alive || s->on_demand || s->serves) {
@@ -198,7 +201,7 @@ find_settled(struct client *c, struct server *s)
             return CLIENT_STOPPED;
         }
 
-        poll(NULL, 0, LOOK_AGAIN_MS);
+        clock_pause(LOOK_AGAIN_MS);
     }
 
     output_error("a server (process %d) has started but is not ready: look "

@@ -15,9 +15,9 @@
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "memory.h"
 #include "output.h"
 #include "paths.h"
@@ -37,7 +37,6 @@
 static char *find_helper(void);
 static char **serve_arguments(const struct cli_args *args);
 static void free_arguments(char **argv);
-static bool answers(struct client *c);
 static bool start_on_demand(struct client *c);
 static int lock_start(const char *run_dir);
 static bool start_and_wait(struct client *c, const char *program,
@@ -45,7 +44,6 @@ static bool start_and_wait(struct client *c, const char *program,
 static void become_on_demand(const char *program, const char *log)
     __attribute__((noreturn));
 static void explain_log(const char *log);
-static void sleep_ms(int ms);
 
 
 /* Becomes the helper; see launch.h. */
@@ -179,13 +177,19 @@ launch_and_send(struct client *c, const char *method, const char *path,
     const json_t *body, int seconds, struct client_reply *reply)
 {
     int                 i;
+    struct server       s;
     enum client_result  result;
 
-    /* a helper that was idle may end just as we come: then once more */
     for (i = 0; i < TRIES; i++) {
         result = client_send(c, method, path, body, seconds, reply);
 
-        if (result != CLIENT_DOWN && (result != CLIENT_LOST || answers(c))) {
+        if (result == CLIENT_LOST) {
+            /* this one may have ended just as we came; not if it is stuck */
+            if (server_find(c, &s) != CLIENT_OK || s.alive) {
+                break;
+            }
+
+        } else if (result != CLIENT_DOWN) {
             break;
         }
 
@@ -199,23 +203,15 @@ launch_and_send(struct client *c, const char *method, const char *path,
 }
 
 
-/* Whether a helper of any kind answers. */
-static bool
-answers(struct client *c)
-{
-    struct server  s;
-
-    return server_find(c, &s) == CLIENT_OK && s.alive;
-}
-
-
 /* Starts one helper, however many of us want one at this moment. */
 static bool
 start_on_demand(struct client *c)
 {
-    int    lock;
-    bool   started;
-    char  *program, *log;
+    int                  lock;
+    bool                 started;
+    char                *program, *log;
+    struct server        s;
+    enum client_result   result;
 
     program = find_helper();
 
@@ -233,7 +229,10 @@ start_on_demand(struct client *c)
     }
 
     /* somebody may have started one while we waited for the lock */
-    started = answers(c) || start_and_wait(c, program, log);
+    result = server_find(c, &s);
+    client_explain(c, result);
+    started = result == CLIENT_OK
+              && (s.alive || start_and_wait(c, program, log));
 
     close(lock);
     free(log);
@@ -247,22 +246,23 @@ start_on_demand(struct client *c)
 static int
 lock_start(const char *run_dir)
 {
-    int    fd, i;
+    int    fd;
     char  *path;
+    long   deadline;
 
     path = memory_format("%s/start.lock", run_dir);
     fd = open(path, O_RDWR|O_CREAT|O_CLOEXEC|O_NOFOLLOW, 0600);
 
-    for (i = 0; fd != -1 && flock(fd, LOCK_EX|LOCK_NB) == -1; i++) {
-        if (errno != EWOULDBLOCK
-            || i == START_SECONDS * 1000 / LOOK_AGAIN_MS)
-        {
+    deadline = clock_now() + START_SECONDS * 1000;
+
+    while (fd != -1 && flock(fd, LOCK_EX|LOCK_NB) == -1) {
+        if (errno != EWOULDBLOCK || clock_now() > deadline) {
             close(fd);
             fd = -1;
             break;
         }
 
-        sleep_ms(LOOK_AGAIN_MS);
+        clock_pause(LOOK_AGAIN_MS);
     }
 
     if (fd == -1) {
@@ -279,9 +279,11 @@ lock_start(const char *run_dir)
 static bool
 start_and_wait(struct client *c, const char *program, const char *log)
 {
-    int    i, status;
-    bool   ended;
-    pid_t  pid;
+    int            status;
+    bool           ended;
+    long           deadline;
+    pid_t          pid;
+    struct server  s;
 
     fflush(NULL);
     pid = fork();
@@ -296,9 +298,10 @@ start_and_wait(struct client *c, const char *program, const char *log)
     }
 
     ended = false;
+    deadline = clock_now() + START_SECONDS * 1000;
 
-    for (i = 0; i < START_SECONDS * 1000 / LOOK_AGAIN_MS; i++) {
-        if (answers(c)) {
+    while (clock_now() < deadline) {
+        if (server_find(c, &s) == CLIENT_OK && s.alive) {
             return true;
         }
 
@@ -313,7 +316,7 @@ start_and_wait(struct client *c, const char *program, const char *log)
             }
         }
 
-        sleep_ms(LOOK_AGAIN_MS);
+        clock_pause(LOOK_AGAIN_MS);
     }
 
     explain_log(log);
@@ -385,16 +388,4 @@ explain_log(const char *log)
 
     output_error(HELPER " did not start: %s; its log is %s",
         line[0] != '\0' ? line : "it gave no reason", log);
-}
-
-
-/* Sleeps; a signal may cut it short. */
-static void
-sleep_ms(int ms)
-{
-    struct timespec  pause;
-
-    pause.tv_sec = ms / 1000;
-    pause.tv_nsec = (long) (ms % 1000) * 1000000L;
-    nanosleep(&pause, NULL);
 }

@@ -10,10 +10,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/pidfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
+#include "clock.h"
 #include "output.h"
 
 
@@ -39,7 +39,7 @@ server_find(struct client *c, struct server *s)
     result = client_send(c, "GET", "/internal/status", NULL, STATUS_SECONDS,
                  &reply);
 
-    if (result == CLIENT_OK && reply.status == 200) {
+    if (result == CLIENT_OK) {
         read_status(reply.body, s);
     }
 
@@ -173,10 +173,9 @@ server_stop(struct client *c, const struct server *s)
 static bool
 wait_for_exit(struct client *c, int pidfd)
 {
-    int              i;
-    struct pollfd    event;
-    struct server    s;
-    struct timespec  pause;
+    long           deadline;
+    struct pollfd  event;
+    struct server  s;
 
     if (pidfd != -1) {
         event.fd = pidfd;
@@ -184,15 +183,14 @@ wait_for_exit(struct client *c, int pidfd)
         return poll(&event, 1, STOP_SECONDS * 1000) == 1;
     }
 
-    pause.tv_sec = 0;
-    pause.tv_nsec = LOOK_AGAIN_MS * 1000000L;
+    deadline = clock_now() + STOP_SECONDS * 1000;
 
-    for (i = 0; i < STOP_SECONDS * 1000 / LOOK_AGAIN_MS; i++) {
+    while (clock_now() < deadline) {
         if (server_find(c, &s) == CLIENT_OK && !s.alive) {
             return true;
         }
 
-        nanosleep(&pause, NULL);
+        clock_pause(LOOK_AGAIN_MS);
     }
 
     return false;
