@@ -20,7 +20,8 @@
 
 
 #define PATHS_SHARE    LEMONADE_PREFIX "/share/lemonade"
-#define PATHS_LIBEXEC  LEMONADE_PREFIX "/libexec/lemonade"
+#define PATHS_MODULE   "ngx_http_lemonade_module.so"
+#define PATHS_MODULES  "/usr/lib/nginx/modules/"
 
 
 /* Value of a variable, or NULL when it is unset or empty. */
@@ -330,13 +331,25 @@ path_beside(const char *name)
 }
 
 
+/* Returns path if it is there for us to read, else frees it and NULL. */
+static char *
+path_if_readable(char *path)
+{
+    if (path != NULL && access(path, R_OK) == -1) {
+        free(path);
+        path = NULL;
+    }
+
+    return path;
+}
+
+
 /* A file or folder of our data. */
 char *
 paths_share(const char *name)
 {
-    char         *dir, *path;
-    const char   *value;
-    struct stat   sb;
+    char        *dir, *path;
+    const char  *value;
 
     value = variable_get("LEMONADE_SHARE_DIR");
 
@@ -344,10 +357,13 @@ paths_share(const char *name)
         dir = path_absolute(value);
 
     } else {
-        dir = path_beside("share");
+        dir = path_if_readable(path_beside("share"));
 
-        if (dir == NULL || stat(dir, &sb) == -1 || !S_ISDIR(sb.st_mode)) {
-            free(dir);
+        if (dir == NULL) {
+            dir = path_if_readable(path_beside("../share/lemonade"));
+        }
+
+        if (dir == NULL) {
             dir = strdup(PATHS_SHARE);
         }
     }
@@ -430,16 +446,45 @@ paths_search(const char *name)
 char *
 paths_program(const char *name)
 {
-    char  *path;
+    char  *path, sbin[64];
 
     path = path_if_program(path_beside(name));
 
     if (path == NULL) {
-        path = path_if_program(paths_join(PATHS_LIBEXEC, name));
+        snprintf(sbin, sizeof(sbin), "../sbin/%s", name);
+        path = path_if_program(path_beside(sbin));
     }
 
     if (path == NULL) {
         path = paths_search(name);
+    }
+
+    return path;
+}
+
+
+/* The nginx module, or NULL. */
+char *
+paths_module(void)
+{
+    char        *path;
+    const char  *value;
+
+    value = variable_get("LEMONADE_NGINX_MODULE");
+
+    if (value != NULL) {
+        return path_if_readable(path_absolute(value));
+    }
+
+    path = path_if_readable(path_beside(PATHS_MODULE));
+
+    if (path == NULL) {
+        path = path_if_readable(path_beside("../lib/nginx/modules/"
+                                            PATHS_MODULE));
+    }
+
+    if (path == NULL) {
+        path = path_if_readable(strdup(PATHS_MODULES PATHS_MODULE));
     }
 
     return path;

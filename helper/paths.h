@@ -21,17 +21,23 @@ char *paths_cache_dir(void);
 
 /*
  * A file or folder of our data ("registry/server_models.json"), below
- * LEMONADE_SHARE_DIR > "share" beside the running executable >
- * PREFIX/share/lemonade.  NULL only for want of memory: whether the file is
+ * LEMONADE_SHARE_DIR > "share" or "../share/lemonade" beside the running
+ * executable > PREFIX/share/lemonade.  NULL only for want of memory: whether the file is
  * there is found by opening it.
  */
 char *paths_share(const char *name);
 
 /*
  * One of our own programs or NULL: beside the running executable, else in
- * PREFIX/libexec/lemonade, else in PATH.
+ * ../sbin from there, else in PATH.  name is short and has no slash.
  */
 char *paths_program(const char *name);
+
+/*
+ * The nginx module or NULL: LEMONADE_NGINX_MODULE, else beside the running
+ * executable, in ../lib/nginx/modules from there, in /usr/lib/nginx/modules.
+ */
+char *paths_module(void);
 
 /*
  * The first executable of that name in PATH (relative entries do not count),

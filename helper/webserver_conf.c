@@ -174,46 +174,6 @@ conf_add_limits(struct conf *conf)
 }
 
 
-/* The module: the variable, beside our program, where nginx has its own. */
-static char *
-conf_module(void)
-{
-    char         *path, *slash, self[4096];
-    ssize_t       n;
-    const char   *value, *name = "ngx_http_lemonade_module.so";
-
-    value = getenv("LEMONADE_NGINX_MODULE");
-    if (value != NULL && *value != '\0') {
-        return realpath(value, NULL);
-    }
-
-    n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-
-    if (n > 0) {
-        self[n] = '\0';
-        slash = strrchr(self, '/');
-        *slash = '\0';
-        path = paths_join(self, name);
-
-        if (file_readable(path, NULL)) {
-            return path;
-        }
-
-        free(path);
-    }
-
-    path = paths_join("/usr/lib/nginx/modules", name);
-
-    if (file_readable(path, NULL)) {
-        return path;
-    }
-
-    free(path);
-
-    return NULL;
-}
-
-
 /* Adds all paths. */
 static bool
 conf_add_paths(struct conf *conf)
@@ -221,7 +181,7 @@ conf_add_paths(struct conf *conf)
     bool   good;
     char  *share, *logs, *module;
 
-    module = conf_module();
+    module = paths_module();
 
     if (module == NULL) {
         fputs("lemonade-helper: ngx_http_lemonade_module.so not found; set "

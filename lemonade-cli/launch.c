@@ -119,8 +119,8 @@ find_helper(void)
     program = paths_program(HELPER);
 
     if (program == NULL) {
-        output_error(HELPER " was not found beside lemonade-cli, in "
-            LEMONADE_PREFIX "/libexec/lemonade or in PATH: install it again");
+        output_error(HELPER " was not found beside lemonade-cli, in ../sbin "
+            "or in PATH: install it again");
     }
 
     return program;

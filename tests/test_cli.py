@@ -16,7 +16,7 @@ from harness.wait import until
 
 COMMANDS = "serve status stop list pull run load unload ps".split()
 NO_SERVER = "Server is not running: start it with 'lemonade-cli serve'\n"
-FOREIGN_HELPER = "/usr/libexec/lemonade/lemonade-helper"
+FOREIGN_HELPER = "/usr/sbin/lemonade-helper"
 
 
 @pytest.fixture
