@@ -7,6 +7,7 @@ usage: bench.py BUILD-DIR [quick] [requests|streams|parked|start|size|swap ...]
 import atexit
 import pathlib
 import signal
+import subprocess
 import sys
 import time
 
@@ -62,7 +63,8 @@ def main(argv):
 
         try:
             measure(table)
-        except procs.CannotMeasure as e:
+        except (procs.CannotMeasure, OSError, ValueError,
+                subprocess.SubprocessError) as e:
             table.failed(name, e)
         finally:
             procs.stop_all()

@@ -1,5 +1,6 @@
 """The table that a run prints, and the arithmetic behind it."""
 
+import math
 import shutil
 import statistics
 import sys
@@ -67,7 +68,7 @@ def pairs(table, name, plain, ours, unit='', at_least=None, at_most=None):
     The ratio is taken within each pair, so that a slow moment of the machine
     hits both sides; its median counts.
     """
-    ratios = [b / a for a, b in zip(plain, ours)]
+    ratios = [b / a for a, b in zip(plain, ours) if a > 0] or [math.nan]
     ratio = median(ratios)
     target = good = None
 
