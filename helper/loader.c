@@ -92,7 +92,7 @@ loader_victim(enum model_type type)
 
     for (m = model_first(); m != NULL; m = TAILQ_NEXT(m, link)) {
 
-        if (m->state != MODEL_READY || m->type != type
+        if (m->state != MODEL_READY || m->doubted || m->type != type
             || !loader_may_leave(m))
         {
             continue;
@@ -162,7 +162,7 @@ loader_room(enum model_type type)
 static bool
 loader_consider(struct model *m, const bool *crowded, bool *loading)
 {
-    if (m->state == MODEL_READY) {
+    if (m->state == MODEL_READY && !m->doubted) {
         model_answer(m, 200, NULL, 0, "already");
         return false;
     }
@@ -213,7 +213,7 @@ loader_settle(const bool *crowded)
 
     for (m = model_first(); m != NULL; m = TAILQ_NEXT(m, link)) {
 
-        if (m->unload && m->state == MODEL_READY) {
+        if (m->unload && m->state == MODEL_READY && !m->doubted) {
             if (loader_may_leave(m)) {
                 model_drain(m);
 

@@ -232,8 +232,24 @@ model_check(struct model *m)
 {
     if (m->published && server_dead(m->server)) {
         m->crashed = true;
+        m->doubted = false;
         m->state = MODEL_STOPPING;
         model_retire(m);
+    }
+}
+
+
+/* It is there after all. */
+static void
+model_on_sure(struct server *s, void *arg)
+{
+    struct model  *m = arg;
+
+    m->doubted = false;
+
+    if (m->state == MODEL_READY) {
+        model_resume(m);
+        loader_wake();
     }
 }
 
@@ -246,10 +262,18 @@ model_suspect(const char *name, unsigned slot, unsigned generation)
 
     m = model_find(name);
 
-    if (m != NULL && m->published && m->slot == slot
-        && m->generation == generation)
+    if (m == NULL || !m->published || m->slot != slot
+        || m->generation != generation)
     {
-        model_check(m);
+        return;
+    }
+
+    model_check(m);
+
+    if (m->state == MODEL_READY && !m->doubted) {
+        m->doubted = true;
+        lm_route_drain(&helper.state, m->slot);
+        server_doubt(m->server, model_on_sure);
     }
 }
 
@@ -276,7 +300,7 @@ model_ensure(struct registry_model *def, bool asks, model_done done,
     m = model_get(def);
     model_check(m);
 
-    if (m->state == MODEL_READY) {
+    if (m->state == MODEL_READY && !m->doubted) {
         if (asks) {
             m->grants++;
             m->last_grant = now;
@@ -299,7 +323,7 @@ model_ensure(struct registry_model *def, bool asks, model_done done,
     w->asks = asks;
     TAILQ_INSERT_TAIL(&m->waits, w, link);
 
-    if (m->state != MODEL_LOADING) {
+    if (m->state != MODEL_LOADING && !m->doubted) {
         loader_enqueue(m);
     }
 
@@ -440,6 +464,7 @@ model_on_exit(struct server *s, const char *reason, void *arg)
 
     m->server = NULL;
     m->state = MODEL_ON_DISK;
+    m->doubted = false;
     m->crashed = false;
     m->unload = false;
 
@@ -494,6 +519,7 @@ model_on_ready(struct server *s, void *arg)
     m->grants = 0;
     m->seen = 0;
     m->useful = false;
+    m->doubted = false;
     m->retry_at = 0;
     m->ready_at = m->last_use = clock_ms();
 
@@ -542,6 +568,7 @@ void
 model_stop(struct model *m)
 {
     model_retire(m);
+    m->doubted = false;
     m->state = MODEL_STOPPING;
     server_stop(m->server);
 }

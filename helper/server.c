@@ -32,6 +32,7 @@
 #define SERVER_RING         200     /* lines kept */
 #define SERVER_FAST_MS      10
 #define SERVER_SLOW_MS      100
+#define SERVER_DOUBT_MS     3000
 
 
 struct server {
@@ -56,6 +57,7 @@ struct server {
     char                         *tag;
     char                          error[512];
     server_ready                  on_ready;
+    server_ready                  on_sure;  /* while it is in doubt */
     server_exit                   on_exit;
     void                         *arg;
 };
@@ -97,11 +99,37 @@ server_end(struct server *s, const char *reason)
 }
 
 
-/* Either the load takes too long, or there never was a child to wait for. */
+/* The server in doubt answers, or has had its time. */
+static void
+server_on_sure(void *arg)
+{
+    struct server  *s = arg;
+    server_ready    on_sure = s->on_sure;
+
+    s->health = NULL;
+    s->on_sure = NULL;
+    event_del(s->later);
+
+    if (!s->stopping && !runner_dead(s->runner)) {
+        on_sure(s, s->arg);
+    }
+}
+
+
+/*
+ * The load takes too long, or there never was a child to wait for, or a
+ * doubt lasts too long.
+ */
 static void
 server_on_later(evutil_socket_t fd, short what, void *arg)
 {
     struct server  *s = arg;
+
+    if (s->on_sure != NULL) {
+        health_free(s->health);
+        server_on_sure(s);
+        return;
+    }
 
     if (s->runner == NULL) {
         server_end(s, s->error[0] ? s->error : "stopped");
@@ -243,6 +271,7 @@ server_on_exit(struct runner *r, int status, void *arg)
     struct server  *s = arg;
 
     s->runner = NULL;
+    s->on_sure = NULL;
     health_free(s->health);
     s->health = NULL;
     event_del(s->later);
@@ -457,6 +486,24 @@ server_start(const struct registry_model *model, server_ready on_ready,
     s->backend->prepare(true, server_on_prepared, s);
 
     return s;
+}
+
+
+/* Asks a ready server again. */
+void
+server_doubt(struct server *s, server_ready on_sure)
+{
+    struct timeval  tv = {
+        .tv_sec = SERVER_DOUBT_MS / 1000,
+        .tv_usec = (SERVER_DOUBT_MS % 1000) * 1000,
+    };
+
+    s->on_sure = on_sure;
+    evtimer_add(s->later, &tv);
+    s->health = health_new(helper.base, (struct sockaddr *) &s->address,
+                           s->address_len, s->backend->health_path,
+                           SERVER_FAST_MS, SERVER_SLOW_MS, server_on_sure,
+                           s);
 }
 
 
