@@ -2,6 +2,7 @@
 
 import re
 
+from harness import process
 from harness.double import ENV, Double
 from harness.wait import until
 
@@ -114,7 +115,6 @@ def test_keys_are_never_logged(serve):
                 {"model": model, "messages": [{"role": "user",
                                                "content": "x"}]},
                 {"Authorization": "Bearer sk-secret"})
-    from harness import process
     key = [v for v in process.read(server.backend(), "environ").split(b"\0")
            if v.startswith(b"LLAMA_API_KEY=")][0].split(b"=")[1].decode()
     for path in server.log_files():

@@ -1,13 +1,13 @@
 """Whatever a client sends: the exact status, and the one error body."""
 
 import json
+import random
 import socket
 
 import httpx
 import pytest
 
 from harness.errors import check_body, check_error
-from harness.server import ASAN
 from harness.wait import until
 from harness.wire import Connection, Reply
 
@@ -270,8 +270,10 @@ def test_a_body_cut_by_the_client_leaves_nothing(server, cut):
         c.send(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\n"
                f"Content-Length: {len(body)}\r\n\r\n".encode() + body[:cut])
         c.sock.shutdown(socket.SHUT_WR)
-        # nginx answers 400 or closes; it does not hang
-        assert c.closed(5) or True
+        # an answer or none, but not a hang
+        c.sock.settimeout(5)
+        while c.sock.recv(65536):
+            pass
     assert server.call("GET", "/live").status == 200
 
 
@@ -387,9 +389,7 @@ def test_an_invalid_request_to_the_backend_keeps_its_error(server):
     assert "messages" in reply.json()["error"]["message"]
 
 
-@pytest.mark.skipif(ASAN, reason="the same bytes, ten times slower")
 def test_random_bytes_never_hurt(server):
-    import random
     rng = random.Random(7)
     good = b'{"model":"nope","messages":[{"role":"user","content":"\\u00e9"}]}'
     for _ in range(500):

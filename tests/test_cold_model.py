@@ -1,5 +1,7 @@
 """Requests for models that are not loaded yet."""
 
+import os
+import signal
 import threading
 
 import httpx
@@ -132,7 +134,7 @@ def test_a_load_that_nobody_waits_for_any_more_is_not_started(serve):
         assert one.reply().status == 200
     third = Double(server, "Third")
     assert server.call("POST", "/v1/chat/completions",
-                       third.body(stream=False)).status in (200, 502)
+                       third.body(stream=False)).status == 200
     assert second.calls("start") == []
 
 
@@ -198,8 +200,6 @@ def test_a_failed_load_behind_heartbeats_is_an_error_event(serve_system):
     with double.open(HEAD, event("1"), END) as c:
         events = c.events(c.head())
         assert next(events)[1].startswith(b":")
-        import os
-        import signal
         for pid in server.backends():
             os.kill(pid, signal.SIGKILL)
         rest = [e for _, e in events if not e.startswith(b":")]
@@ -215,7 +215,7 @@ def test_a_client_that_leaves_between_heartbeats_is_noticed(serve_system):
     until(lambda: server.access_lines(), 3, "the request's end")
     (server.folder / "ready").touch()
     assert server.call("POST", "/v1/chat/completions",
-                       double.body(stream=False)).status == 502 or True
+                       double.body(stream=False)).status == 200
     assert len(double.calls("POST")) == 1
 
 

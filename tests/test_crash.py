@@ -198,8 +198,7 @@ def test_nginx_outlives_a_killed_helper(serve_system):
     reply = server.chat(model)
     check_error(reply, 503)
     check_error(server.call("GET", "/v1/models"), 503)
-    server.process = server.spawn(
-        [*server.process.args])
+    server.process = server.spawn(server.process.args)
     server.wait_helper()
     assert server.chat(model).status == 200
 
@@ -270,3 +269,20 @@ def test_the_supervised_nginx_is_killed_and_comes_back(serve):
             return False
 
     until(live, 10, "nginx again")
+
+
+def test_ready_models_are_served_while_the_helper_is_frozen(serve):
+    """Nobody needs the helper for a model that is ready."""
+    server = serve()
+    model = server.add("Ready", answer="Still here.")
+    server.load(model)
+    pid = server.helper_pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for _ in range(20):
+            assert server.chat(model).status == 200
+        c, reply = server.stream(model)
+        assert [e for _, e in c.events(reply)][-1] == b"data: [DONE]"
+        c.close()
+    finally:
+        os.kill(pid, signal.SIGCONT)

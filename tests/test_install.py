@@ -8,6 +8,7 @@ import time
 import pytest
 
 from harness import process
+from harness.double import ENV, PROGRAM, Double
 from harness.server import ASAN, BUILD, CACHE, ROOT, Server, command
 from harness.wait import until
 
@@ -117,7 +118,6 @@ def test_an_unprivileged_nginx_serves_when_we_are_root(serve):
 
 
 def test_a_given_llama_server_is_used(serve):
-    from harness.double import ENV, Double
     server = serve(env=ENV)
     double = Double(server, "Given")
     server.load(double.name)
@@ -125,7 +125,6 @@ def test_a_given_llama_server_is_used(serve):
 
 
 def test_a_llama_server_in_path_is_used(serve, tmp_path):
-    from harness.double import PROGRAM, Double
     (tmp_path / "llama-server").symlink_to(PROGRAM)
     server = serve(env={"PATH": f"{tmp_path}:{os.environ['PATH']}",
                         "LEMONADE_LLAMACPP_CPU_BIN": None})

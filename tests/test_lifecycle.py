@@ -13,6 +13,7 @@ from harness.double import ENV, HEAD, Double, event
 from harness.errors import check_error
 from harness.server import ROOT, command
 from harness.wait import until
+from harness.wire import call
 
 # As llama-server writes it.
 REASON = "0.00.010.123 E srv    load_model: the reason is this"
@@ -196,7 +197,6 @@ def test_a_backend_is_not_open_to_others(serve):
     where = args[args.index("--host") + 1]
     if not where.endswith(".sock"):
         where = int(args[args.index("--port") + 1])
-    from harness.wire import call
     reply = call(where, "POST", "/v1/chat/completions", {"messages": []})
     assert reply.status == 401
     assert not [a for a in args if a.startswith("--api-key")

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from harness import process
 from harness.server import ASAN, chat_body
 from harness.wire import Connection
 
@@ -109,7 +110,6 @@ def test_a_thousand_half_requests(serve):
 
 @pytest.mark.skipif(ASAN, reason="memory of a sanitizer build says nothing")
 def test_memory_of_a_worker_does_not_grow_with_requests(serve):
-    from harness import process
     server = serve()
     model = server.add("Short", answer="Yes it is.")
     run_loops(server, model, 400)

@@ -3,6 +3,7 @@
 import httpx
 import pytest
 
+from harness import process
 from harness.double import END, ENV, HEAD, SSE_HEAD, Double, chunk, event
 from harness.server import Server, SystemServer, json_events
 from harness.wait import until
@@ -107,7 +108,6 @@ def test_the_stream_is_the_one_of_llama_server_itself(models, serve):
     c, head = server.stream(model)
     ours = json_events([(0, e) for _, e in c.events(head)])
     pid = server.backend()
-    from harness import process
     args = process.read(pid, "cmdline").decode().split("\0")
     where = args[args.index("--host") + 1]
     if not where.endswith(".sock"):
