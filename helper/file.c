@@ -209,7 +209,7 @@ file_write_json(const char *path, const json_t *value, mode_t mode)
     int    rc, err;
     char  *data;
 
-    data = json_dumps(value, JSON_INDENT(2));
+    data = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
     if (data == NULL) {
         errno = ENOMEM;
         return -1;

@@ -13,6 +13,12 @@
 
 #define HTTP_MESSAGE_MAX  2048
 
+/*
+ * 15 digits are what a double holds for certain; jansson's 17 would print
+ * 0.1 as 0.10000000000000001.
+ */
+#define HTTP_JSON  (JSON_COMPACT | JSON_REAL_PRECISION(15))
+
 /* For want of memory; else every body is made by jansson. */
 #define HTTP_NO_MEMORY                                                      \
     "{\"error\":{\"message\":\"Out of memory.\","                             \
@@ -111,7 +117,7 @@ http_reply(struct http_conn *c, int status, json_t *body)
         return;
     }
 
-    text = json_dumps(body, JSON_COMPACT);
+    text = json_dumps(body, HTTP_JSON);
     json_decref(body);
 
     if (text == NULL) {

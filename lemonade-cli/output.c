@@ -107,7 +107,7 @@ output_line(FILE *stream, const char *format, ...)
 void
 output_json(const json_t *value)
 {
-    json_dumpf(value, stdout, JSON_INDENT(2));
+    json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
     putchar('\n');
 }
 
