@@ -17,6 +17,8 @@ static void ngx_http_lemonade_tap_bytes(ngx_http_lemonade_ctx_t *ctx,
 static ngx_uint_t ngx_http_lemonade_tap_has_token(u_char *p, u_char *last);
 static void ngx_http_lemonade_tap_numbers(ngx_http_lemonade_ctx_t *ctx,
     u_char *p, u_char *last);
+static ngx_uint_t ngx_http_lemonade_tap_named(u_char *p, u_char *brace,
+    char *name);
 static void ngx_http_lemonade_tap_number(u_char *p, u_char *last, char *name,
     ngx_int_t scale, ngx_int_t *value);
 static void ngx_http_lemonade_tap_carry(ngx_http_lemonade_ctx_t *ctx,
@@ -116,10 +118,25 @@ static void
 ngx_http_lemonade_tap_numbers(ngx_http_lemonade_ctx_t *ctx, u_char *p,
     u_char *last)
 {
-    u_char     *usage, *timings;
+    u_char     *brace, *usage, *timings;
     ngx_int_t   n, cached;
 
-    usage = ngx_http_lemonade_tap_find(p, last, "\"usage\":{");
+    usage = NULL;
+    timings = NULL;
+
+    /* braces are few, and the C library finds them 32 bytes at a time */
+
+    for (brace = p;
+         (brace = memchr(brace, '{', last - brace)) != NULL;
+         brace++)
+    {
+        if (ngx_http_lemonade_tap_named(p, brace, "\"usage\":")) {
+            usage = brace;
+
+        } else if (ngx_http_lemonade_tap_named(p, brace, "\"timings\":")) {
+            timings = brace;
+        }
+    }
 
     if (usage) {
         ngx_http_lemonade_tap_number(usage, last, "\"prompt_tokens\":", 1,
@@ -127,9 +144,6 @@ ngx_http_lemonade_tap_numbers(ngx_http_lemonade_ctx_t *ctx, u_char *p,
         ngx_http_lemonade_tap_number(usage, last, "\"completion_tokens\":",
                                      1, &ctx->completion_tokens);
     }
-
-    timings = ngx_http_lemonade_tap_find(usage ? usage : p, last,
-                                         "\"timings\":{");
 
     if (timings) {
         ngx_http_lemonade_tap_number(timings, last,
@@ -161,6 +175,17 @@ ngx_http_lemonade_tap_numbers(ngx_http_lemonade_ctx_t *ctx, u_char *p,
         ngx_http_lemonade_tap_number(timings, last, "\"predicted_n\":", 1,
                                      &ctx->completion_tokens);
     }
+}
+
+
+/* Does the name stand right before the brace? */
+static ngx_uint_t
+ngx_http_lemonade_tap_named(u_char *p, u_char *brace, char *name)
+{
+    size_t  len = ngx_strlen(name);
+
+    return brace - p >= (ssize_t) len
+           && ngx_memcmp(brace - len, name, len) == 0;
 }
 
 
