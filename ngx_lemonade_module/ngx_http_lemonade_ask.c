@@ -55,13 +55,9 @@ ngx_http_lemonade_ask(ngx_http_request_t *r, ngx_http_lemonade_ctx_t *ctx)
 
     rc = ngx_event_connect_peer(&peer);
 
-    if (rc == NGX_ERROR) {
-        return NGX_ERROR;
-    }
-
     if (rc != NGX_OK && rc != NGX_AGAIN) {
 
-        /* nobody listens, or too many ask at once */
+        /* nobody listens, too many ask at once, or no connection is left */
 
         if (peer.connection) {
             ngx_close_connection(peer.connection);
