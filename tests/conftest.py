@@ -37,8 +37,15 @@ def llama_server(models):
         server.finish()
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    """Remembers a failure for the fixtures, which then show their logs."""
+    report = (yield).get_result()
+    item.failed = getattr(item, "failed", False) or report.failed
+
+
 @pytest.fixture
-def serve(models):
+def serve(models, request):
     """serve(*args, env={...}) starts a server; all end with the test."""
     servers = []
 
@@ -48,6 +55,9 @@ def serve(models):
         return server.start() if started else server
 
     yield start
+    if getattr(request.node, "failed", False):
+        for server in servers:
+            server.show()
     finish_all(servers)
 
 

@@ -184,6 +184,12 @@ class Server:
         return "\n".join(f.read_text(errors="replace")
                          for f in self.logs if f.exists())
 
+    def show(self):
+        """Prints the ends of all logs, for a test that has failed."""
+        for path in self.log_files():
+            text = path.read_text(errors="replace")
+            print(f"--- {path}\n{text[-8000:]}")
+
     def access_lines(self):
         text = ""
         for path in self.log_files():
