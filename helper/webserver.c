@@ -70,6 +70,10 @@ webserver_prepare(void)
         return false;
     }
 
+    if (!webserver_reachable()) {
+        return false;
+    }
+
     dir = paths_join(helper.run_dir, "nginx");
 
     if (paths_mkdirs(dir) == -1 || helper_share(dir, 0710) == -1) {
@@ -323,6 +327,8 @@ webserver_free(void)
             unlink(path);
             free(path);
         }
+
+        webserver_remove_html(dir);
     }
 
     health_free(health);

@@ -33,4 +33,16 @@ void webserver_free(void);
 bool webserver_write_conf(const char *dir);
 
 
+/*
+ * webserver_html.c: the folder of pages to serve, malloc'ed: our own, or a
+ * copy of them in dir where nginx's workers cannot read our own.  NULL after
+ * a line on stderr.
+ */
+char *webserver_html(const char *dir);
+void webserver_remove_html(const char *dir);
+
+/* Can the workers get to the run dir?  False after a line on stderr. */
+bool webserver_reachable(void);
+
+
 #endif /* LEMONADE_WEBSERVER_H */

@@ -312,7 +312,7 @@ bool
 webserver_write_conf(const char *dir)
 {
     bool          good;
-    char         *key;
+    char         *key, *html;
     unsigned      i;
     struct conf   conf;
 
@@ -334,7 +334,10 @@ webserver_write_conf(const char *dir)
 #endif
     conf_add_limits(&conf);
 
-    good = conf_add_paths(&conf) && conf_write(&conf, dir);
+    html = webserver_html(dir);
+    good = html != NULL && conf_add_path(&conf, "HTML_DIR", html)
+           && conf_add_paths(&conf) && conf_write(&conf, dir);
+    free(html);
 
     for (i = 0; i < conf.count; i++) {
         free(conf.value[i].value);
