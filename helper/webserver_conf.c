@@ -14,6 +14,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <grp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,9 @@
 /* 420 bytes each in every worker, used or not. */
 #define CONF_CONNECTIONS_MAX    8192
 #define CONF_FILES_MAX          65536
+
+/* One worker moves 90 000 tokens a second; each costs memory. */
+#define CONF_WORKERS_MAX        4
 
 #define CONF_VALUES             16
 
@@ -171,6 +175,21 @@ conf_add_limits(struct conf *conf)
              text_format("%lu", (unsigned long) files));
     conf_add(conf, "WORKER_CONNECTIONS",
              text_format("%lu", (unsigned long) connections));
+}
+
+
+/* How many workers: one for each core that we may use, up to the limit. */
+static char *
+conf_workers(void)
+{
+    int         cores;
+    cpu_set_t   set;
+
+    cores = sched_getaffinity(0, sizeof(set), &set) == 0
+            ? CPU_COUNT(&set) : CONF_WORKERS_MAX;
+
+    return text_format("%d", cores < CONF_WORKERS_MAX ? cores
+                                                      : CONF_WORKERS_MAX);
 }
 
 
@@ -332,6 +351,7 @@ webserver_write_conf(const char *dir)
 #else
     conf_add(&conf, "ENV", text_dup(""));
 #endif
+    conf_add(&conf, "WORKERS", conf_workers());
     conf_add_limits(&conf);
 
     html = webserver_html(dir);
