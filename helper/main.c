@@ -330,10 +330,12 @@ main_clean(const char *backends)
 static bool
 main_folders(void)
 {
-    helper.run_dir = paths_run_dir();
+    helper.run_dir = paths_run_dir(true);
     if (helper.run_dir == NULL) {
-        fprintf(stderr, "lemonade-helper: run dir: %s; set "
-                "LEMONADE_RUN_DIR\n", strerror(errno));
+        fprintf(stderr, "lemonade-helper: run dir: %s; set LEMONADE_RUN_DIR "
+                "to a folder of your own\n",
+                errno == EPERM ? "it belongs to another user, or is a "
+                                 "symbolic link" : strerror(errno));
         return false;
     }
 

@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pwd.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +18,7 @@
 #include <unistd.h>
 
 
+#define PATHS_RUN      "/run/lemonade"
 #define PATHS_SHARE    LEMONADE_PREFIX "/share/lemonade"
 #define PATHS_MODULE   "ngx_http_lemonade_module.so"
 #define PATHS_MODULES  "/usr/lib/nginx/modules/"
@@ -217,6 +217,40 @@ private_folder_make(const char *path)
 }
 
 
+/*
+ * Looks whether a folder can be a client's run dir.  Somebody who can write
+ * in another's run dir could put a socket of his own there.
+ */
+static int
+client_folder_check(const char *path)
+{
+    struct stat  sb;
+
+    if (lstat(path, &sb) == -1) {
+        return errno == ENOENT ? 0 : -1;
+    }
+
+    if (!S_ISDIR(sb.st_mode)) {
+        errno = S_ISLNK(sb.st_mode) ? EPERM : ENOTDIR;
+        return -1;
+    }
+
+    if (sb.st_uid == geteuid()) {
+        return private_folder_make(path);
+    }
+
+    if ((sb.st_mode & 0022) != 0
+        || (variable_get("LEMONADE_RUN_DIR") == NULL
+            && strcmp(path, PATHS_RUN) != 0))
+    {
+        errno = EPERM;
+        return -1;
+    }
+
+    return 0;
+}
+
+
 /* The run dir by the variables, not made yet. */
 static char *
 run_dir_name(void)
@@ -229,13 +263,15 @@ run_dir_name(void)
         return path_absolute(value);
     }
 
+    /* not root's own: nginx's workers, who are not root, must get there */
+
+    if (geteuid() == 0) {
+        return strdup(PATHS_RUN);
+    }
+
     value = variable_get("XDG_RUNTIME_DIR");
     if (value != NULL && value[0] == '/') {
         return paths_join(value, "lemonade");
-    }
-
-    if (geteuid() == 0) {
-        return strdup("/run/lemonade");
     }
 
     snprintf(name, sizeof(name), "/tmp/lemonade-%lu",
@@ -245,16 +281,21 @@ run_dir_name(void)
 }
 
 
-/* The run dir, made if it is not there; NULL with errno. */
+/* The run dir; NULL with errno. */
 char *
-paths_run_dir(void)
+paths_run_dir(bool serving)
 {
-    int    saved;
+    int    rc, saved;
     char  *path;
 
     path = run_dir_name();
+    if (path == NULL) {
+        return NULL;
+    }
 
-    if (path != NULL && private_folder_make(path) == -1) {
+    rc = serving ? private_folder_make(path) : client_folder_check(path);
+
+    if (rc == -1) {
         saved = errno;
         free(path);
         errno = saved;

@@ -6,15 +6,24 @@
 #ifndef LEMONADE_PATHS_H
 #define LEMONADE_PATHS_H
 
+#include <stdbool.h>
+
 
 /*
- * The run dir, made if it is not there (0700).  LEMONADE_RUN_DIR >
- * $XDG_RUNTIME_DIR/lemonade > /run/lemonade (root) > /tmp/lemonade-UID.
- * NULL with errno; EPERM when the folder is a symbolic link or belongs to
- * somebody else.  A folder that is there keeps its mode, but others lose the
- * right to write in it unless we are root.
+ * The run dir: LEMONADE_RUN_DIR > /run/lemonade (root) >
+ * $XDG_RUNTIME_DIR/lemonade > /tmp/lemonade-UID.  NULL with errno; EPERM
+ * when the folder is a symbolic link or belongs to somebody else.
+ *
+ * serving: it is made if it is not there (0700), and has to be ours.  One
+ * that is there keeps its mode, but others lose the right to write in it
+ * unless we are root.
+ *
+ * Not serving: it is not made, and need not be there.  It may be somebody
+ * else's if it is named by LEMONADE_RUN_DIR or is /run/lemonade, and only
+ * its owner can write in it: the system's helper, asked by an administrator
+ * or by a member of its group.
  */
-char *paths_run_dir(void);
+char *paths_run_dir(bool serving);
 
 /* LEMONADE_CACHE_DIR > ~/.cache/lemonade, made if it is not there. */
 char *paths_cache_dir(void);
@@ -22,8 +31,8 @@ char *paths_cache_dir(void);
 /*
  * A file or folder of our data ("registry/server_models.json"), below
  * LEMONADE_SHARE_DIR > "share" or "../share/lemonade" beside the running
- * executable > PREFIX/share/lemonade.  NULL only for want of memory: whether the file is
- * there is found by opening it.
+ * executable > PREFIX/share/lemonade.  NULL only for want of memory: whether
+ * the file is there is found by opening it.
  */
 char *paths_share(const char *name);
 

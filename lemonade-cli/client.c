@@ -52,11 +52,10 @@ client_new(void)
     struct client  *c;
 
     c = memory_zero(sizeof(*c));
-    c->run_dir = paths_run_dir();
+    c->run_dir = paths_run_dir(false);
 
     if (c->run_dir == NULL) {
-        output_error("no usable run dir: %s; set LEMONADE_RUN_DIR to a "
-            "folder of your own", strerror(errno));
+        client_explain_run_dir();
         free(c);
         return NULL;
     }
@@ -83,6 +82,16 @@ client_new(void)
     }
 
     return c;
+}
+
+
+/* Says why there is no run dir, by errno. */
+void
+client_explain_run_dir(void)
+{
+    output_error("no usable run dir: %s; set LEMONADE_RUN_DIR to a folder "
+        "of your own", errno == EPERM ? "it belongs to another user, or is "
+        "a symbolic link" : strerror(errno));
 }
 
 
@@ -296,8 +305,8 @@ client_explain(const struct client *c, enum client_result result)
         break;
 
     case CLIENT_DENIED:
-        output_error("no permission for %s: run this as the user who runs "
-            "the server", c->socket);
+        output_error("no permission for %s: run this as root, as the user "
+            "who runs the server or in that user's group", c->socket);
         break;
 
     case CLIENT_LOST:

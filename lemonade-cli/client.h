@@ -34,6 +34,9 @@ struct client_reply {
 struct client *client_new(void);
 void client_free(struct client *c);
 
+/* One line on stderr when paths_run_dir() returned NULL. */
+void client_explain_run_dir(void);
+
 /* The run dir, and the socket in it; owned by c. */
 const char *client_run_dir(const struct client *c);
 const char *client_socket(const struct client *c);

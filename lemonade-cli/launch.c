@@ -38,6 +38,7 @@ static char *find_helper(void);
 static char **serve_arguments(const struct cli_args *args);
 static void free_arguments(char **argv);
 static bool start_on_demand(struct client *c);
+static bool own_run_dir(void);
 static int lock_start(const char *run_dir);
 static bool start_and_wait(struct client *c, const char *program,
     const char *log);
@@ -215,7 +216,8 @@ start_on_demand(struct client *c)
 
     program = find_helper();
 
-    if (program == NULL) {
+    if (program == NULL || !own_run_dir()) {
+        free(program);
         return false;
     }
 
@@ -239,6 +241,25 @@ start_on_demand(struct client *c)
     free(program);
 
     return started;
+}
+
+
+/* Makes the run dir; a helper of ours cannot use somebody else's. */
+static bool
+own_run_dir(void)
+{
+    char  *run_dir;
+
+    run_dir = paths_run_dir(true);
+
+    if (run_dir == NULL) {
+        client_explain_run_dir();
+        return false;
+    }
+
+    free(run_dir);
+
+    return true;
 }
 
 

@@ -159,6 +159,8 @@ def test_mute_server_is_an_error_and_no_hang(idle):
 
 def test_unusable_run_dir_is_one_line(idle):
     idle.env["LEMONADE_RUN_DIR"] = "/proc/nothing"
+    assert "set LEMONADE_RUN_DIR" in fails(idle.cli("list"))
+    idle.env["LEMONADE_RUN_DIR"] = "/dev/null"
     assert "set LEMONADE_RUN_DIR" in fails(idle.cli("status"))
     idle.env["LEMONADE_RUN_DIR"] = str(idle.folder / ("x" * 120))
     assert "too long" in fails(idle.cli("status"))
@@ -320,12 +322,26 @@ def test_full_disk_is_an_error(idle):
     assert "cannot write to standard output" in result.stderr
 
 
-def test_other_users_server_is_refused(idle):
+def test_asking_makes_no_folder(idle):
+    says(idle.cli("status"), "Server is not running\n")
+    assert not idle.run_dir.exists()
+
+
+def as_nobody(idle, *args):
     if os.getuid() != 0:
         pytest.skip("needs another user")
-    idle.cli("list")
     idle.folder.chmod(0o755)
-    result = subprocess.run(command("status"), env=idle.env, text=True,
-                            capture_output=True, timeout=20, user=65534,
-                            group=65534, extra_groups=[])
-    assert "set LEMONADE_RUN_DIR to a folder of your own" in fails(result)
+    return subprocess.run(command(*args), env=idle.env, text=True,
+                          capture_output=True, timeout=20, user=65534,
+                          group=65534, extra_groups=[])
+
+
+def test_other_users_server_is_refused(idle):
+    idle.cli("list")
+    assert "no permission for" in fails(as_nobody(idle, "status"))
+
+
+def test_no_helper_starts_in_another_users_run_dir(idle):
+    idle.run_dir.mkdir(0o755)
+    assert "set LEMONADE_RUN_DIR" in fails(as_nobody(idle, "list"))
+    assert not list(idle.run_dir.iterdir())

@@ -84,14 +84,14 @@ static void
 test_run_dir(void)
 {
     setenv("LEMONADE_RUN_DIR", under("new/run//"), 1);
-    expect("run dir, new", paths_run_dir(), under("new/run"));
+    expect("run dir, new", paths_run_dir(true), under("new/run"));
 
     if (mode(under("new")) != 0700 || mode(under("new/run")) != 0700) {
         complain("the run dir's mode is %o", mode(under("new/run")));
     }
 
     chmod(under("new/run"), 0750);
-    expect("run dir, again", paths_run_dir(), under("new/run"));
+    expect("run dir, again", paths_run_dir(true), under("new/run"));
 
     if (mode(under("new/run")) != 0750) {
         complain("the run dir's mode was changed to %o",
@@ -104,7 +104,7 @@ test_run_dir(void)
 
     setenv("LEMONADE_RUN_DIR", under("link/"), 1);
     errno = 0;
-    expect("run dir, a link", paths_run_dir(), NULL);
+    expect("run dir, a link", paths_run_dir(true), NULL);
 
     if (errno != EPERM) {
         complain("run dir behind a symlink, %s", strerror(errno));
@@ -112,7 +112,7 @@ test_run_dir(void)
 
     close(open(under("file"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
     setenv("LEMONADE_RUN_DIR", under("file"), 1);
-    expect("run dir, a file", paths_run_dir(), NULL);
+    expect("run dir, a file", paths_run_dir(true), NULL);
 
     if (errno != ENOTDIR) {
         complain("run dir, a file: %s", strerror(errno));
@@ -120,14 +120,99 @@ test_run_dir(void)
 
     setenv("LEMONADE_RUN_DIR", "", 1);
     setenv("XDG_RUNTIME_DIR", under("xdg"), 1);
-    expect("run dir, XDG", paths_run_dir(), under("xdg/lemonade"));
+
+    if (geteuid() != 0) {
+        expect("run dir, XDG", paths_run_dir(true), under("xdg/lemonade"));
+
+    } else {
+        expect("run dir, root", paths_run_dir(false), "/run/lemonade");
+    }
+
     unsetenv("LEMONADE_RUN_DIR");
 
     if (chdir(top) == 0) {
         setenv("LEMONADE_RUN_DIR", "here", 1);
-        expect("run dir, relative", paths_run_dir(), under("here"));
+        expect("run dir, relative", paths_run_dir(true), under("here"));
         unsetenv("LEMONADE_RUN_DIR");
     }
+}
+
+
+/* A client makes nothing, and uses what is there. */
+static void
+test_client(void)
+{
+    struct stat  sb;
+
+    setenv("LEMONADE_RUN_DIR", under("client"), 1);
+    expect("client, nothing there", paths_run_dir(false), under("client"));
+
+    if (stat(under("client"), &sb) != -1) {
+        complain("a client made a run dir");
+    }
+
+    expect("helper, nothing there", paths_run_dir(true), under("client"));
+    expect("client, own", paths_run_dir(false), under("client"));
+
+    setenv("LEMONADE_RUN_DIR", under("link"), 1);
+    errno = 0;
+    expect("client, a link", paths_run_dir(false), NULL);
+
+    if (errno != EPERM) {
+        complain("client, a link, %s", strerror(errno));
+    }
+
+    setenv("LEMONADE_RUN_DIR", under("file"), 1);
+    expect("client, a file", paths_run_dir(false), NULL);
+
+    if (errno != ENOTDIR) {
+        complain("client, a file: %s", strerror(errno));
+    }
+
+    setenv("LEMONADE_RUN_DIR", under("file/below"), 1);
+    expect("client, below a file", paths_run_dir(false), NULL);
+    unsetenv("LEMONADE_RUN_DIR");
+}
+
+
+/* A client in a run dir of somebody else, of several modes. */
+static void
+test_foreign(void)
+{
+    size_t  i;
+    static const struct {
+        mode_t  mode;
+        bool    good;
+    } modes[] = {
+        { 0750, true }, { 0755, true }, { 0700, true }, { 0711, true },
+        { 0770, false }, { 0757, false }, { 01777, false },
+    };
+
+    if (geteuid() != 0) {
+        return;
+    }
+
+    mkdir(under("foreign"), 0700);
+
+    if (chown(under("foreign"), 54321, 54321) == -1) {
+        complain("cannot give a folder away: %s", strerror(errno));
+    }
+
+    setenv("LEMONADE_RUN_DIR", under("foreign"), 1);
+
+    for (i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+        chmod(under("foreign"), modes[i].mode);
+        expect("client, foreign", paths_run_dir(false),
+               modes[i].good ? under("foreign") : NULL);
+        expect("helper, foreign", paths_run_dir(true), NULL);
+
+        if (mode(under("foreign")) != modes[i].mode) {
+            complain("a client changed a mode to %o",
+                     mode(under("foreign")));
+        }
+    }
+
+    unsetenv("LEMONADE_RUN_DIR");
 }
 
 
@@ -153,14 +238,14 @@ test_other_user(void)
 
     setenv("LEMONADE_RUN_DIR", under("root"), 1);
     errno = 0;
-    expect("run dir of root", paths_run_dir(), NULL);
+    expect("run dir of root", paths_run_dir(true), NULL);
 
     if (errno != EPERM) {
         complain("run dir of root: %s", strerror(errno));
     }
 
     setenv("LEMONADE_RUN_DIR", under("user"), 1);
-    expect("run dir, too open", paths_run_dir(), under("user"));
+    expect("run dir, too open", paths_run_dir(true), under("user"));
 
     if (mode(under("user")) != 0755) {
         complain("run dir, too open: %o", mode(under("user")));
@@ -168,21 +253,38 @@ test_other_user(void)
 
     setenv("LEMONADE_RUN_DIR", under("forbidden"), 1);
     errno = 0;
-    expect("run dir, forbidden", paths_run_dir(), NULL);
+    expect("run dir, forbidden", paths_run_dir(true), NULL);
 
     if (errno != EACCES) {
         complain("run dir, forbidden: %s", strerror(errno));
     }
 
     unsetenv("LEMONADE_RUN_DIR");
+    setenv("XDG_RUNTIME_DIR", under("user"), 1);
+    expect("run dir, XDG", paths_run_dir(true), under("user/lemonade"));
     unsetenv("XDG_RUNTIME_DIR");
+
     snprintf(name, sizeof(name), "/tmp/lemonade-%d", 54321);
-    expect("run dir in /tmp", paths_run_dir(), name);
-    rmdir(name);
+    expect("run dir in /tmp", paths_run_dir(true), name);
+
+    if (seteuid(0) == -1 || chown(name, 1, 1) == -1
+        || chmod(name, 0755) == -1 || seteuid(54321) == -1)
+    {
+        complain("cannot give %s away", name);
+    }
+
+    errno = 0;
+    expect("client, another's in /tmp", paths_run_dir(false), NULL);
+
+    if (errno != EPERM) {
+        complain("client, another's in /tmp: %s", strerror(errno));
+    }
 
     if (seteuid(0) == -1) {
         complain("cannot become root again");
     }
+
+    rmdir(name);
 }
 
 
@@ -320,6 +422,8 @@ main(void)
 
     umask(0);
     test_run_dir();
+    test_client();
+    test_foreign();
     test_cache_dir();
     test_share();
     test_folders();
