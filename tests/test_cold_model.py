@@ -243,3 +243,52 @@ def test_a_parked_request_with_a_body_in_a_file(serve):
         reply = c.reply()
     assert reply.status == 200
     assert reply.json()["length"] > 8 << 20
+
+
+def test_a_crash_behind_heartbeats_is_replayed_into_the_same_stream(
+        serve_system):
+    """The headers are out, but no byte of the answer is."""
+    server, double = heartbeat_server(serve_system, "100ms")
+    steps = [("crash_once", double.file("crashed")), HEAD, event("1"), END]
+    with double.open(*steps) as c:
+        events = c.events(c.head())
+        assert next(events)[1].startswith(b":")
+        (server.folder / "ready").touch()
+        rest = [e for _, e in events if not e.startswith(b":")]
+    assert rest == [b"data: 1", b"data: [DONE]"]
+    assert len(double.calls("POST")) == 2
+
+
+def test_heartbeats_and_a_replay_over_http2(serve_system):
+    server, double = heartbeat_server(serve_system, "100ms")
+    body = double.body(("crash_once", double.file("crashed")), HEAD,
+                       event("1"), END)
+    with httpx.Client(http1=False, http2=True, timeout=30) as client:
+        with client.stream(
+                "POST", f"http://127.0.0.1:{server.port2}"
+                "/v1/chat/completions", json=body) as reply:
+            pieces = reply.iter_raw()
+            assert next(pieces).startswith(b":")
+            (server.folder / "ready").touch()
+            assert b"".join(pieces).endswith(b"data: 1\n\ndata: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("name, value", [
+    ("If-None-Match", "*"), ("If-None-Match", '"x"'), ("If-Match", '"x"'),
+    ("If-Modified-Since", "Sat, 21 Nov 2099 00:00:00 GMT"),
+    ("If-Unmodified-Since", "Sat, 21 Nov 1970 00:00:00 GMT"),
+    ("Range", "bytes=0-3")])
+def test_conditions_do_not_touch_a_stream(serve_system, name, value):
+    server, double = heartbeat_server(serve_system, "100ms")
+    with server.connect() as c:
+        c.request("POST", "/v1/chat/completions",
+                  double.body(HEAD, event("1"), END), {name: value})
+        reply = c.head()
+        assert reply.status == 200
+        events = c.events(reply)
+        next(events)
+        (server.folder / "ready").touch()
+        assert [e for _, e in events][-1] == b"data: [DONE]"
+        # and the connection is where the next answer begins
+        c.request("GET", "/live")
+        assert c.reply().status == 200

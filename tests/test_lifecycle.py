@@ -264,3 +264,57 @@ def test_a_model_pulled_by_the_cli_answers_at_once(serve):
     assert done.returncode == 0, done.stderr
     reply = server.chat("user.Mine").json()
     assert reply["choices"][0]["message"]["content"] == "Registered."
+
+
+def test_a_loading_model_can_be_unloaded(serve):
+    """A load that hangs holds nobody else up."""
+    server = serve(env=ENV)
+    double = Double(server, "Hangs", ready_when="/nonexistent")
+    other = Double(server, "Other")
+    with double.open(stream=False) as c:
+        until(lambda: double.calls("start"), 5, "a start")
+        reply = server.call("POST", "/v1/unload",
+                            {"model_name": double.name}, timeout=20)
+        assert reply.status == 200
+        check_error(c.reply(), 503)
+    until(lambda: not server.backends(), 10, "the end of the backend")
+    server.load(other.name)
+
+
+def test_a_model_registered_again_is_served_from_its_new_file(serve):
+    server = serve()
+    model = server.add("Twice", answer="The first file.")
+    assert "first" in server.chat(model).body.decode()
+    server.add("Twice", answer="The second file.")
+    until(lambda: "second" in server.chat(model).body.decode(), 10,
+          "the new file", step=0.05)
+
+
+def test_a_busy_model_registered_again_is_served_from_its_new_file(serve):
+    """Somebody always waits for it while the old server stops."""
+    server = serve(env=ENV)
+    double = Double(server, "Twice", ignore_term=True)
+    server.load(double.name)
+    new = server.folder / "new.gguf"
+    new.write_bytes(server.models.make().read_bytes())
+    server.add("Twice", new)
+    reply = server.call("POST", "/v1/chat/completions",
+                        {"model": double.name})
+    assert reply.status == 200
+
+    def from_new_file():
+        server.call("POST", "/v1/chat/completions", {"model": double.name})
+        return server.backends(new) and not server.backends(double.path)
+
+    until(from_new_file, 15, "a server of the new file", step=0.1)
+
+
+@pytest.mark.parametrize("health", [
+    "HTTP/1.\r\n", "\r\n", "HTTP/1.1 200\r\n", "x" * 70000, "\0\0\0\0\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"])
+def test_a_backend_with_an_odd_health_hurts_nobody(serve, health):
+    server = serve(env={**ENV, "LEMONADE_LOAD_TIMEOUT": "2"})
+    double = Double(server, "Odd", health=health)
+    reply = server.call("POST", "/v1/load", {"model_name": double.name})
+    assert reply.status in (200, 500, 503)
+    assert server.call("GET", "/v1/health").status == 200

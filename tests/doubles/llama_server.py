@@ -6,6 +6,7 @@ crash at one exact moment, silence.  Point LEMONADE_LLAMACPP_CPU_BIN at it.
 
 Its life is told by a file beside the model, MODEL.gguf.json:
   {"ready_when": PATH}      503 until that file exists
+  {"health": TEXT}          these bytes instead of an answer to /health
   {"exit": CODE}            ends at once, with "stderr" written before
   {"ignore_term": true}     SIGTERM does nothing
   {"crash_on_big": PATH}    as crash_once, at a body of over 1 MB
@@ -110,6 +111,9 @@ def handle(conn, plan):
     while request := read_request(conn, data):
         method, path, headers, body, data = request
         ready = plan.get("ready_when")
+        if "health" in plan and path == "/health":
+            conn.sendall(plan["health"].encode("latin-1"))
+            break
         if ready and not os.path.exists(ready):
             answer(conn, 503, {"error": {"message": "Loading model"}})
         elif path in ("/health", "/v1/health"):
