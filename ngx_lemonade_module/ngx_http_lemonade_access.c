@@ -22,42 +22,65 @@ static ngx_int_t ngx_http_lemonade_add_keys(ngx_conf_t *cf, ngx_array_t *keys,
     u_char *p, u_char *last);
 
 
-/* Called in the access phase, before the body is read. */
+/*
+ * Called in the preaccess phase: who the visited page is has nothing to do
+ * with who the client is ("satisfy any" must not overrule it).
+ */
 ngx_int_t
-ngx_http_lemonade_access_handler(ngx_http_request_t *r)
+ngx_http_lemonade_origin_handler(ngx_http_request_t *r)
 {
-    ngx_str_t                     *origin, challenge;
+    ngx_str_t                     *origin;
     ngx_http_lemonade_loc_conf_t  *llcf;
 
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_lemonade_module);
 
-    if (llcf->origins) {
-        origin = ngx_http_lemonade_request_header(r, "origin");
-
-        if (origin
-            && !ngx_http_lemonade_origin_allowed(r, llcf->origins, origin))
-        {
-            return NGX_HTTP_FORBIDDEN;
-        }
-
-        if (r->method == NGX_HTTP_OPTIONS) {
-            return ngx_http_lemonade_preflight(r);
-        }
+    if (llcf->origins == NULL || r != r->main) {
+        return NGX_DECLINED;
     }
 
-    if (llcf->keys && !ngx_http_lemonade_key_valid(r, llcf->keys)) {
-        ngx_str_set(&challenge, "Bearer");
+    origin = ngx_http_lemonade_request_header(r, "origin");
 
-        if (ngx_http_lemonade_add_header(r, "WWW-Authenticate", &challenge)
-            != NGX_OK)
-        {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
+    if (origin
+        && !ngx_http_lemonade_origin_allowed(r, llcf->origins, origin))
+    {
+        return NGX_HTTP_FORBIDDEN;
+    }
 
-        return NGX_HTTP_UNAUTHORIZED;
+    if (r->method == NGX_HTTP_OPTIONS) {
+        return ngx_http_lemonade_preflight(r);
     }
 
     return NGX_DECLINED;
+}
+
+
+/* Called in the access phase, before the body is read. */
+ngx_int_t
+ngx_http_lemonade_access_handler(ngx_http_request_t *r)
+{
+    ngx_str_t                      challenge;
+    ngx_http_lemonade_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_lemonade_module);
+
+    if (llcf->keys == NULL) {
+        return NGX_DECLINED;
+    }
+
+    if (ngx_http_lemonade_key_valid(r, llcf->keys)) {
+        return NGX_OK;
+    }
+
+    ngx_str_set(&challenge, "Bearer");
+
+    r->headers_out.www_authenticate =
+               ngx_http_lemonade_add_header(r, "WWW-Authenticate", &challenge);
+
+    if (r->headers_out.www_authenticate == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return NGX_HTTP_UNAUTHORIZED;
 }
 
 
@@ -70,7 +93,7 @@ ngx_http_lemonade_preflight(ngx_http_request_t *r)
 
     ngx_str_set(&value, "GET, HEAD, POST, DELETE, OPTIONS");
 
-    if (ngx_http_lemonade_add_header(r, "Allow", &value) != NGX_OK) {
+    if (ngx_http_lemonade_add_header(r, "Allow", &value) == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -192,7 +215,7 @@ ngx_http_lemonade_cors_headers(ngx_http_request_t *r)
 
     ngx_str_set(&value, "Origin");
 
-    if (ngx_http_lemonade_add_header(r, "Vary", &value) != NGX_OK) {
+    if (ngx_http_lemonade_add_header(r, "Vary", &value) == NULL) {
         return NGX_ERROR;
     }
 
@@ -201,7 +224,7 @@ ngx_http_lemonade_cors_headers(ngx_http_request_t *r)
     }
 
     if (ngx_http_lemonade_add_header(r, "Access-Control-Allow-Origin", origin)
-        != NGX_OK)
+        == NULL)
     {
         return NGX_ERROR;
     }
@@ -213,7 +236,7 @@ ngx_http_lemonade_cors_headers(ngx_http_request_t *r)
     ngx_str_set(&value, "GET, HEAD, POST, DELETE, OPTIONS");
 
     if (ngx_http_lemonade_add_header(r, "Access-Control-Allow-Methods", &value)
-        != NGX_OK)
+        == NULL)
     {
         return NGX_ERROR;
     }
@@ -222,7 +245,7 @@ ngx_http_lemonade_cors_headers(ngx_http_request_t *r)
                                              "access-control-request-headers");
     if (wanted
         && ngx_http_lemonade_add_header(r, "Access-Control-Allow-Headers",
-                                        wanted) != NGX_OK)
+                                        wanted) == NULL)
     {
         return NGX_ERROR;
     }
@@ -234,7 +257,7 @@ ngx_http_lemonade_cors_headers(ngx_http_request_t *r)
 
         if (ngx_http_lemonade_add_header(r,
                           "Access-Control-Allow-Private-Network", &value)
-            != NGX_OK)
+            == NULL)
         {
             return NGX_ERROR;
         }
@@ -242,7 +265,13 @@ ngx_http_lemonade_cors_headers(ngx_http_request_t *r)
 
     ngx_str_set(&value, "600");
 
-    return ngx_http_lemonade_add_header(r, "Access-Control-Max-Age", &value);
+    if (ngx_http_lemonade_add_header(r, "Access-Control-Max-Age", &value)
+        == NULL)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
 
 

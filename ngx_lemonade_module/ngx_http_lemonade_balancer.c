@@ -71,10 +71,10 @@ ngx_http_lemonade_init_peer(ngx_http_request_t *r,
 
     ctx = ngx_http_lemonade_get_ctx(r);
 
-    if (ctx == NULL || !ctx->leased) {
+    if (ctx == NULL || !ctx->leased || r != r->main) {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                       "proxy_pass to a lemonade upstream in a location "
-                      "without \"lemonade on\"");
+                      "without \"lemonade on\", or in a subrequest");
         return NGX_ERROR;
     }
 

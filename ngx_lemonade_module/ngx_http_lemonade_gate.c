@@ -18,6 +18,8 @@ static ngx_int_t ngx_http_lemonade_gate_begin(ngx_http_request_t *r);
 static void ngx_http_lemonade_gate_body(ngx_http_request_t *r);
 static ngx_int_t ngx_http_lemonade_gate_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
+static ngx_int_t ngx_http_lemonade_gate_scan_kept(ngx_http_request_t *r,
+    ngx_http_lemonade_ctx_t *ctx);
 static ngx_int_t ngx_http_lemonade_gate_check(ngx_http_request_t *r,
     lm_scan_t *scan);
 static ngx_int_t ngx_http_lemonade_gate_take(ngx_http_request_t *r,
@@ -66,7 +68,9 @@ ngx_http_lemonade_gate_handler(ngx_http_request_t *r)
     }
 
     if (!ctx->body_read) {
-        return NGX_DONE;
+
+        /* reading it has failed, and error_page has led here */
+        return NGX_HTTP_BAD_REQUEST;
     }
 
     if (!ctx->scanned) {
@@ -100,7 +104,7 @@ ngx_http_lemonade_gate_begin(ngx_http_request_t *r)
     if (r->method != NGX_HTTP_POST) {
         ngx_str_set(&value, "POST");
 
-        if (ngx_http_lemonade_add_header(r, "Allow", &value) != NGX_OK) {
+        if (ngx_http_lemonade_add_header(r, "Allow", &value) == NULL) {
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
 
@@ -137,6 +141,11 @@ ngx_http_lemonade_gate_begin(ngx_http_request_t *r)
     }
 
     lm_scan_init(ctx->scan);
+
+    if (r->request_body && ngx_http_lemonade_gate_scan_kept(r, ctx) != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
 
     rc = ngx_http_read_client_request_body(r, ngx_http_lemonade_gate_body);
     if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
@@ -187,6 +196,29 @@ ngx_http_lemonade_gate_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
     }
 
     return ngx_http_next_request_body_filter(r, in);
+}
+
+
+/* Scans a body that another module has read before. */
+static ngx_int_t
+ngx_http_lemonade_gate_scan_kept(ngx_http_request_t *r,
+    ngx_http_lemonade_ctx_t *ctx)
+{
+    ngx_chain_t  *cl;
+
+    for (cl = r->request_body->bufs; cl; cl = cl->next) {
+        if (cl->buf->in_file) {
+            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                          "lemonade: the body was read before the gate "
+                          "and is in a file");
+            return NGX_ERROR;
+        }
+
+        (void) lm_scan_feed(ctx->scan, cl->buf->pos,
+                            cl->buf->last - cl->buf->pos);
+    }
+
+    return NGX_OK;
 }
 
 
@@ -338,6 +370,12 @@ static ngx_int_t
 ngx_http_lemonade_gate_route(ngx_http_request_t *r,
     ngx_http_lemonade_ctx_t *ctx)
 {
+    if (ctx->leased) {
+
+        /* redirected on its way to proxy_pass: the lease goes along */
+        return NGX_DECLINED;
+    }
+
     if (ctx->answered) {
         ctx->answered = 0;
 
@@ -394,7 +432,7 @@ ngx_http_lemonade_gate_refused(ngx_http_request_t *r,
     if (ctx->ask_retry_after.len
         && !ctx->heartbeats
         && ngx_http_lemonade_add_header(r, "Retry-After",
-                                        &ctx->ask_retry_after) != NGX_OK)
+                                        &ctx->ask_retry_after) == NULL)
     {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -424,7 +462,7 @@ ngx_http_lemonade_gate_error(ngx_http_request_t *r, ngx_uint_t status,
     if (status == NGX_HTTP_SERVICE_UNAVAILABLE) {
         ngx_str_set(&soon, "2");
 
-        if (ngx_http_lemonade_add_header(r, "Retry-After", &soon) != NGX_OK) {
+        if (ngx_http_lemonade_add_header(r, "Retry-After", &soon) == NULL) {
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
     }

@@ -130,6 +130,7 @@ static ngx_http_lemonade_state_t  *ngx_http_lemonade_current;
 ngx_http_lemonade_ctx_t *
 ngx_http_lemonade_get_ctx(ngx_http_request_t *r)
 {
+    ngx_uint_t                i;
     ngx_pool_cleanup_t       *cln;
     ngx_http_lemonade_ctx_t  *ctx;
 
@@ -148,6 +149,18 @@ ngx_http_lemonade_get_ctx(ngx_http_request_t *r)
             ctx = cln->data;
             ngx_http_set_ctx(r, ctx, ngx_http_lemonade_module);
             break;
+        }
+    }
+
+    if (ctx == NULL || ctx->filters == NULL) {
+        return ctx;
+    }
+
+    /* the response has begun: its filters go on where they were */
+
+    for (i = 0; i < ngx_http_max_module; i++) {
+        if (r->ctx[i] == NULL) {
+            r->ctx[i] = ctx->filters[i];
         }
     }
 
@@ -299,7 +312,7 @@ ngx_http_lemonade_state_unref(ngx_http_lemonade_state_t *state)
 }
 
 
-ngx_int_t
+ngx_table_elt_t *
 ngx_http_lemonade_add_header(ngx_http_request_t *r, char *name,
     ngx_str_t *value)
 {
@@ -307,7 +320,7 @@ ngx_http_lemonade_add_header(ngx_http_request_t *r, char *name,
 
     h = ngx_list_push(&r->headers_out.headers);
     if (h == NULL) {
-        return NGX_ERROR;
+        return NULL;
     }
 
     ngx_memzero(h, sizeof(ngx_table_elt_t));
@@ -317,7 +330,7 @@ ngx_http_lemonade_add_header(ngx_http_request_t *r, char *name,
     h->key.len = ngx_strlen(name);
     h->value = *value;
 
-    return NGX_OK;
+    return h;
 }
 
 
@@ -354,6 +367,13 @@ ngx_http_lemonade_init(ngx_conf_t *cf)
     ngx_http_core_main_conf_t  *cmcf;
 
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+
+    h = ngx_array_push(&cmcf->phases[NGX_HTTP_PREACCESS_PHASE].handlers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    *h = ngx_http_lemonade_origin_handler;
 
     h = ngx_array_push(&cmcf->phases[NGX_HTTP_ACCESS_PHASE].handlers);
     if (h == NULL) {

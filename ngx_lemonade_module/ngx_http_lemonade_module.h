@@ -95,6 +95,9 @@ typedef struct {
     ngx_str_t                   reply;
     ngx_buf_t                  *collected;      /* body to become an event */
 
+    /* contexts of all modules when the early headers went out */
+    void                      **filters;
+
     void                      (*upstream_finalize)(ngx_http_request_t *r,
                                                    ngx_int_t rc);
 
@@ -124,8 +127,8 @@ ngx_http_lemonade_ctx_t *ngx_http_lemonade_get_ctx(ngx_http_request_t *r);
 /* The same, made if there is none yet.  NULL: out of memory. */
 ngx_http_lemonade_ctx_t *ngx_http_lemonade_make_ctx(ngx_http_request_t *r);
 
-/* Adds a field to the response; value is not copied.  NGX_ERROR: memory. */
-ngx_int_t ngx_http_lemonade_add_header(ngx_http_request_t *r, char *name,
+/* Adds a field to the response; value is not copied.  NULL: no memory. */
+ngx_table_elt_t *ngx_http_lemonade_add_header(ngx_http_request_t *r, char *name,
     ngx_str_t *value);
 
 /* A field of the request that nginx does not parse, or NULL. */
@@ -140,7 +143,10 @@ ngx_int_t ngx_http_lemonade_attach_state(ngx_http_request_t *r,
     ngx_http_lemonade_ctx_t *ctx);
 
 
-/* access: keys and CORS.  Access-phase handler. */
+/* access: whose pages may ask.  Preaccess-phase handler. */
+ngx_int_t ngx_http_lemonade_origin_handler(ngx_http_request_t *r);
+
+/* Whose key is needed.  Access-phase handler. */
 ngx_int_t ngx_http_lemonade_access_handler(ngx_http_request_t *r);
 
 /* Adds the CORS fields to a response.  From the header filter. */

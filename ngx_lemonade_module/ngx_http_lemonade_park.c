@@ -182,7 +182,7 @@ ngx_http_lemonade_park_expired(ngx_http_request_t *r,
     ngx_str_set(&later, "30");
 
     if (!ctx->heartbeats
-        && ngx_http_lemonade_add_header(r, "Retry-After", &later) != NGX_OK)
+        && ngx_http_lemonade_add_header(r, "Retry-After", &later) == NULL)
     {
         ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
         return;

@@ -195,9 +195,12 @@ ngx_http_lemonade_reply_early_headers(ngx_http_request_t *r,
     ngx_http_clear_content_length(r);
     ngx_http_clear_accept_ranges(r);
 
+    /* If-None-Match and the like are not about a stream */
+    r->disable_not_modified = 1;
+
     ngx_str_set(&value, "no-cache");
 
-    if (ngx_http_lemonade_add_header(r, "Cache-Control", &value) != NGX_OK) {
+    if (ngx_http_lemonade_add_header(r, "Cache-Control", &value) == NULL) {
         return NGX_ERROR;
     }
 
@@ -211,6 +214,15 @@ ngx_http_lemonade_reply_early_headers(ngx_http_request_t *r,
 
     r->header_sent = 0;
     ctx->heartbeats = 1;
+
+    /* the redirect of a retry would clear what chunked and gzip keep here */
+
+    ctx->filters = ngx_palloc(r->pool, sizeof(void *) * ngx_http_max_module);
+    if (ctx->filters == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(ctx->filters, r->ctx, sizeof(void *) * ngx_http_max_module);
 
     return NGX_OK;
 }
