@@ -127,13 +127,24 @@ lm_state_create(struct lm_state *st, const char *path, mode_t mode,
         return -1;
     }
 
+    /* of a helper with our pid that was killed; in containers pids repeat */
+
+    (void) unlink(temp);
+
     fd = open(temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd == -1) {
         return -1;
     }
 
-    if (ftruncate(fd, sizeof(struct lm_state_file)) == -1
-        || (group != (gid_t) -1 && fchown(fd, (uid_t) -1, group) == -1)
+    /* all of it now: a page that a full disk refuses later is a SIGBUS */
+
+    err = posix_fallocate(fd, 0, sizeof(struct lm_state_file));
+    if (err != 0) {
+        errno = err;
+        goto failed;
+    }
+
+    if ((group != (gid_t) -1 && fchown(fd, (uid_t) -1, group) == -1)
         || fchmod(fd, mode) == -1
         || state_map(st, fd) == -1)
     {

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -327,6 +328,31 @@ test_strange_file(void)
 }
 
 
+/* A killed helper's temporary file is in nobody's way. */
+static void
+test_left_over(void)
+{
+    FILE             *f;
+    char              temp[96];
+    struct stat       sb;
+    struct lm_state   st;
+
+    snprintf(temp, sizeof(temp), "%s.%d", path, (int) getpid());
+    f = fopen(temp, "w");
+    CHECK(f != NULL && fclose(f) == 0);
+
+    CHECK(lm_state_create(&st, path, 0640, (gid_t) -1) == 0);
+    CHECK(access(temp, F_OK) == -1);
+
+    /* every page has its place on the disk from the start */
+    CHECK(stat(path, &sb) == 0);
+    CHECK((sb.st_mode & 0777) == 0640);
+    CHECK(sb.st_blocks * 512 >= (off_t) sizeof(struct lm_state_file));
+
+    lm_state_destroy(&st, path);
+}
+
+
 int
 main(void)
 {
@@ -341,6 +367,7 @@ main(void)
     test_limits();
     test_second_helper();
     test_strange_file();
+    test_left_over();
 
     return 0;
 }
