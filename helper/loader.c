@@ -19,7 +19,9 @@
 #include <string.h>
 
 
-#define LOADER_POLL_MS      20      /* while something drains */
+#define LOADER_FAST_MS      5       /* while something drains: at first, */
+#define LOADER_POLL_MS      20      /* and when that takes longer than */
+#define LOADER_FAST_FOR     1000
 #define LOADER_TICK_MS      1000
 #define LOADER_CHANCE_MS    1000    /* to use what was granted */
 #define LOADER_RETRY_AFTER  10      /* seconds, when there was no room */
@@ -30,6 +32,7 @@ static TAILQ_HEAD(, model)  queue = TAILQ_HEAD_INITIALIZER(queue);
 static struct event  *wake;
 static struct event  *poll_timer;
 static struct event  *tick;
+static uint64_t       draining_since;   /* 0: nothing drains */
 
 
 /* Decides again, from the loop. */
@@ -241,14 +244,34 @@ loader_settle(const bool *crowded)
 }
 
 
+/* Looks again soon: most of what drains is only just being answered. */
+static void
+loader_poll(void)
+{
+    uint64_t        now;
+    struct timeval  tv = { .tv_sec = 0, .tv_usec = LOADER_POLL_MS * 1000 };
+
+    now = clock_ms();
+
+    if (draining_since == 0) {
+        draining_since = now;
+    }
+
+    if (now - draining_since < LOADER_FAST_FOR) {
+        tv.tv_usec = LOADER_FAST_MS * 1000;
+    }
+
+    evtimer_add(poll_timer, &tv);
+}
+
+
 /* Decides. */
 static void
 loader_step(evutil_socket_t fd, short what, void *arg)
 {
-    bool             crowded[MODEL_TYPES], loading, poll_again;
-    unsigned         type;
-    struct model    *m, *next;
-    struct timeval   tv = { .tv_sec = 0, .tv_usec = LOADER_POLL_MS * 1000 };
+    bool           crowded[MODEL_TYPES], loading, poll_again;
+    unsigned       type;
+    struct model  *m, *next;
 
     if (helper.stopping) {
         return;
@@ -278,7 +301,10 @@ loader_step(evutil_socket_t fd, short what, void *arg)
     }
 
     if (poll_again) {
-        evtimer_add(poll_timer, &tv);
+        loader_poll();
+
+    } else {
+        draining_since = 0;
     }
 }
 

@@ -30,7 +30,7 @@
 #define SERVER_PATH_MAX     100     /* bytes of a Unix socket's path */
 #define SERVER_TRIES        5       /* ports */
 #define SERVER_RING         200     /* lines kept */
-#define SERVER_FAST_MS      10
+#define SERVER_FAST_MS      5       /* in the first second */
 #define SERVER_SLOW_MS      100
 #define SERVER_DOUBT_MS     3000
 
