@@ -238,6 +238,7 @@ def test_server_json_tells_who_serves_and_where(serve):
 
 def test_serve_prints_where_it_is_and_a_curl_that_works(serve):
     server = serve()
+    until(lambda: "curl " in server.logs[1].read_text(), 5, "the curl")
     out = server.logs[1].read_text()
     assert f"http://localhost:{server.port}" in out
     assert "Ready!" in out
