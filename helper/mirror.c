@@ -55,7 +55,7 @@ mirror_in_line(char *line)
 
     /* "deb [options] URI suite ..." or "URIs: URI ..." */
 
-    if (strncmp(line, "deb ", 4) != 0
+    if (strncmp(line, "deb ", 4) != 0 && strncmp(line, "deb\t", 4) != 0
         && strncasecmp(line, "URIs:", 5) != 0)
     {
         return NULL;
