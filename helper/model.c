@@ -14,11 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-
-
-#define MODEL_QUICK_DEATH   10000   /* ms: a crash so soon may be a loop */
-#define MODEL_BACKOFF_MAX   60000
 
 
 static TAILQ_HEAD(, model)  models = TAILQ_HEAD_INITIALIZER(models);
@@ -159,18 +154,37 @@ model_type_of(const struct registry_model *def)
 }
 
 
-/* Has the file changed since it failed to load? */
-static bool
-model_file_changed(const struct model *m, const struct registry_model *def)
+/* Makes it what the registry says now; no server runs. */
+static void
+model_define(struct model *m, struct registry_model *def)
 {
-    struct stat  sb;
+    if (m->failures != 0 && model_file_changed(m, def)) {
+        m->failures = 0;
+        m->retry_at = 0;
+    }
 
-    return strcmp(m->def->checkpoint, def->checkpoint) != 0
-           || def->file == NULL
-           || stat(def->file, &sb) == -1
-           || sb.st_size != m->failed_size
-           || sb.st_mtim.tv_sec != m->failed_mtime.tv_sec
-           || sb.st_mtim.tv_nsec != m->failed_mtime.tv_nsec;
+    registry_free_model(m->def);
+    m->def = def;
+    m->type = model_type_of(def);
+}
+
+
+/* Takes the newest definition for those who wait, if it can be loaded. */
+static void
+model_renew(struct model *m)
+{
+    struct registry_model  *def;
+
+    def = registry_find(helper.registry, m->def->name);
+
+    if (def != NULL && def->downloaded
+        && strcmp(def->name, m->def->name) == 0)
+    {
+        model_define(m, def);
+        return;
+    }
+
+    registry_free_model(def);
 }
 
 
@@ -197,14 +211,7 @@ model_get(struct registry_model *def)
         return m;
     }
 
-    if (m->failures != 0 && model_file_changed(m, def)) {
-        m->failures = 0;
-        m->retry_at = 0;
-    }
-
-    registry_free_model(m->def);
-    m->def = def;
-    m->type = model_type_of(def);
+    model_define(m, def);
 
     return m;
 }
@@ -333,6 +340,18 @@ model_ensure(struct registry_model *def, bool asks, model_done done,
 }
 
 
+/* Gives a load up; that is not a failure. */
+static void
+model_abandon(struct model *m)
+{
+    log_write(LOG_INFO, "model", "the load of %s is given up",
+              m->def->name);
+
+    m->state = MODEL_STOPPING;
+    server_stop(m->server);
+}
+
+
 /* Waits until the model is gone. */
 struct model_wait *
 model_unload(const char *name, model_done done, void *arg)
@@ -352,9 +371,31 @@ model_unload(const char *name, model_done done, void *arg)
     TAILQ_INSERT_TAIL(&m->unloads, w, link);
     m->unload = true;
 
+    if (m->state == MODEL_LOADING) {
+        model_abandon(m);
+        model_answer(m, 503, "model_unloaded", 1,
+                     "the model was unloaded while it was loading");
+    }
+
     loader_wake();
 
     return w;
+}
+
+
+/* Would both be served in the same way? */
+static bool
+model_same(const struct registry_model *a, const struct registry_model *b)
+{
+    if ((a->mmproj == NULL) != (b->mmproj == NULL)
+        || (a->mmproj != NULL && strcmp(a->mmproj, b->mmproj) != 0))
+    {
+        return false;
+    }
+
+    return strcmp(a->checkpoint, b->checkpoint) == 0
+           && strcmp(a->recipe, b->recipe) == 0
+           && json_equal(a->labels, b->labels);
 }
 
 
@@ -366,86 +407,21 @@ model_redefined(const struct registry_model *def)
 
     m = model_find(def->name);
 
-    if (m != NULL && m->server != NULL
-        && (strcmp(m->def->checkpoint, def->checkpoint) != 0
-            || !json_equal(m->def->labels, def->labels)))
-    {
-        m->unload = true;
-        loader_wake();
-    }
-}
-
-
-/* Remembers which file it was that failed. */
-static void
-model_stamp(struct model *m)
-{
-    struct stat  sb;
-
-    memset(&m->failed_mtime, 0, sizeof(m->failed_mtime));
-    m->failed_size = 0;
-
-    if (stat(m->def->file, &sb) == 0) {
-        m->failed_mtime = sb.st_mtim;
-        m->failed_size = sb.st_size;
-    }
-}
-
-
-/* Sets when it may be tried again: 1, 2, 4 ... 60 s. */
-static void
-model_back_off(struct model *m, unsigned steps, const char *reason)
-{
-    uint64_t  ms;
-
-    ms = steps > 6 ? MODEL_BACKOFF_MAX : 1000u << (steps - 1);
-
-    if (ms > MODEL_BACKOFF_MAX) {
-        ms = MODEL_BACKOFF_MAX;
-    }
-
-    m->retry_at = clock_ms() + ms;
-    text_copy(m->reason, sizeof(m->reason), reason);
-}
-
-
-/* It was ready and died: was it of any use? */
-static void
-model_note_crash(struct model *m, const char *reason)
-{
-    log_write(LOG_ERROR, "model", "%s died: %s", m->def->name, reason);
-
-    if (clock_ms() - m->ready_at >= MODEL_QUICK_DEATH || m->useful) {
-        m->failures = 0;
+    if (m == NULL || model_same(m->def, def)) {
         return;
     }
 
-    /* a request and its replay may kill two; a third death is a loop */
+    if (m->server == NULL) {
+        model_renew(m);
 
-    m->failures++;
-    model_stamp(m);
+    } else if (m->state == MODEL_LOADING) {
+        model_abandon(m);
 
-    if (m->failures > 2) {
-        model_back_off(m, m->failures - 2, reason);
+    } else {
+        m->unload = true;
     }
-}
 
-
-/* The load failed. */
-static void
-model_note_failure(struct model *m, const char *reason)
-{
-    char  message[1024];
-
-    m->failures++;
-    model_stamp(m);
-    model_back_off(m, m->failures, reason);
-
-    snprintf(message, sizeof(message), "model %s failed to load: %s",
-             m->def->name, m->reason);
-    log_write(LOG_ERROR, "model", "%s", message);
-
-    model_answer(m, 500, "model_load_error", 0, message);
+    loader_wake();
 }
 
 
@@ -484,6 +460,7 @@ model_on_exit(struct server *s, const char *reason, void *arg)
     model_answer_unloads(m, 200, NULL, "unloaded");
 
     if (!TAILQ_EMPTY(&m->waits)) {
+        model_renew(m);
         loader_enqueue(m);
     }
 

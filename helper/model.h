@@ -107,7 +107,10 @@ struct model {
 struct model_wait *model_ensure(struct registry_model *def, bool asks,
     model_done done, void *arg);
 
-/* Waits until the model is gone, NULL as above; 404: it was not loaded. */
+/*
+ * Waits until the model is gone, NULL as above; 404: it was not loaded.  A
+ * load is given up, and who waits for it told so with 503.
+ */
 struct model_wait *model_unload(const char *name, model_done done,
     void *arg);
 
@@ -121,7 +124,10 @@ void model_wait_cancel(struct model_wait *w);
  */
 void model_suspect(const char *name, unsigned slot, unsigned generation);
 
-/* The registry's entry changed: what is loaded is drained and stopped. */
+/*
+ * The registry's entry changed: what is loaded is drained and stopped, a
+ * load is given up; who waits gets the new definition.
+ */
 void model_redefined(const struct registry_model *def);
 
 /* A model that was asked for since the start, or NULL. */
@@ -164,6 +170,21 @@ void model_stop(struct model *m);
 /* Ends all waits for ready. */
 void model_answer(struct model *m, int status, const char *code,
     unsigned retry_after, const char *message);
+
+
+/*
+ * For model.c: failures.
+ */
+
+/* Has the file changed since it failed? */
+bool model_file_changed(const struct model *m,
+    const struct registry_model *def);
+
+/* It was ready and died; three useless deaths in a row begin a back-off. */
+void model_note_crash(struct model *m, const char *reason);
+
+/* The load failed: ends all waits for ready, begins a back-off. */
+void model_note_failure(struct model *m, const char *reason);
 
 
 #endif /* LEMONADE_MODEL_H */
