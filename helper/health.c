@@ -83,7 +83,7 @@ health_on_read(struct bufferevent *bev, void *arg)
         return;
     }
 
-    good = strncmp(line, "HTTP/1.", 7) == 0
+    good = strncmp(line, "HTTP/1.", 7) == 0 && line[7] != '\0'
            && strncmp(line + 8, " 200", 4) == 0;
     free(line);
 
