@@ -31,8 +31,10 @@ BAD_LINE = re.compile(
 KEPT = {"lock", "nginx.conf", "api_keys", "access.log", "error.log"}
 
 SANITIZERS = {
-    "ASAN_OPTIONS": "detect_odr_violation=0:detect_leaks=0:"
-                    "abort_on_error=0:exitcode=86",
+    # every dynamic module of nginx defines the same names
+    "ASAN_OPTIONS": "detect_odr_violation=0:exitcode=86",
+    "LSAN_OPTIONS": "print_suppressions=0:suppressions="
+                    + str(Path(__file__).with_name("lsan.txt")),
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
 
@@ -345,6 +347,7 @@ pid nginx.pid;
 error_log error.log notice;
 env ASAN_OPTIONS;
 env UBSAN_OPTIONS;
+env LSAN_OPTIONS;
 worker_processes 1;
 worker_rlimit_nofile 16384;
 events {{ worker_connections 8192; }}
