@@ -26,6 +26,7 @@
 
 #define LLAMACPP_SOCKET_BUILD   10000   /* first build we give a socket */
 #define LLAMACPP_PROBE_MS       10000
+#define LLAMACPP_INSTALL_LOADS  2       /* load timeouts, to install one */
 
 
 /* Somebody who waits for the program. */
@@ -42,8 +43,9 @@ static TAILQ_HEAD(, llamacpp_wait)  waits = TAILQ_HEAD_INITIALIZER(waits);
 static struct backend_program   program;
 static struct stat              probed;     /* the file program stands for */
 static struct runner           *worker;     /* version or install */
-static struct event            *later;      /* next step, or probe timeout */
+static struct event            *later;      /* next step, or worker's timeout */
 static bool                     installed;  /* tried since the last answer */
+static bool                     late;       /* the worker was killed for it */
 static char                     problem[512];
 
 
@@ -333,10 +335,18 @@ llamacpp_on_installed(struct runner *r, int status, void *arg)
     char  how[64], why[sizeof(problem)];
 
     worker = NULL;
+    evtimer_del(later);
 
     if (status == 0) {
         llamacpp_soon();
         return;
+    }
+
+    if (late) {
+        snprintf(problem, sizeof(problem), "llama-server was not installed "
+                 "within %ld s; look at the Debian mirror, or set "
+                 "LEMONADE_DEBIAN_MIRROR or LEMONADE_LLAMACPP_CPU_BIN",
+                 LLAMACPP_INSTALL_LOADS * helper.opt.load_timeout);
     }
 
     runner_status_text(status, how, sizeof(how));
@@ -352,7 +362,11 @@ llamacpp_install(void)
 {
     char                 *root;
     bool                  started;
+    struct timeval        tv = { .tv_usec = 0 };
     struct runner_spec    spec;
+
+    late = false;
+    tv.tv_sec = LLAMACPP_INSTALL_LOADS * helper.opt.load_timeout;
 
     memset(&spec, 0, sizeof(spec));
     spec.name = "install llamacpp";
@@ -364,6 +378,10 @@ llamacpp_install(void)
                            sizeof(problem));
     started = worker != NULL;
     free(root);
+
+    if (started) {
+        evtimer_add(later, &tv);
+    }
 
     return started;
 }
@@ -432,13 +450,14 @@ llamacpp_missing(void)
 }
 
 
-/* The next step towards a program, or the end of a probe that hangs. */
+/* The next step towards a program, or the end of a worker that hangs. */
 static void
 llamacpp_step(evutil_socket_t fd, short what, void *arg)
 {
     struct backend_program  found = { 0 };
 
     if (worker != NULL) {
+        late = true;
         runner_kill(worker);
         return;
     }

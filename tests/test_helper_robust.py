@@ -1,0 +1,54 @@
+"""What the helper makes of children, files and machines that misbehave."""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+from harness.double import ENV, HEAD, Double, event
+from harness.errors import check_error
+from harness.server import command
+from harness.wait import until
+
+
+@contextlib.contextmanager
+def silent_mirror():
+    """A Debian mirror that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        yield f"http://reader:secretword@127.0.0.1:{s.getsockname()[1]}/debian"
+
+
+def without_llama_server(serve, mirror, **env):
+    """A server that has to install its llama-server first."""
+    server = serve(started=False, env={
+        "LEMONADE_DEBIAN_MIRROR": mirror, "LEMONADE_LLAMACPP_CPU_BIN": None,
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **env})
+    (server.cache_dir / "bin").unlink()
+    return server.start()
+
+
+def test_an_installation_that_stalls_ends(serve):
+    with silent_mirror() as mirror:
+        server = without_llama_server(serve, mirror,
+                                      LEMONADE_LOAD_TIMEOUT="1")
+        model = server.add("Any")
+        reply = server.call("POST", "/v1/load", {"model_name": model},
+                            timeout=20)
+    check_error(reply, 500, "model_load_error", "model_name")
+    assert "not installed within 2 s" in reply.body.decode()
+    until(lambda: not server.processes("apt|--worker"), 5, "the end of apt")
+
+
+def test_a_load_that_waits_for_an_installation_can_be_unloaded(serve):
+    with silent_mirror() as mirror:
+        server = without_llama_server(serve, mirror)
+        model = server.add("Any")
+        with server.connect() as c:
+            c.request("POST", "/v1/load", {"model_name": model})
+            until(lambda: server.processes("apt"), 10, "an installation")
+            reply = server.call("POST", "/v1/unload", {}, timeout=5)
+            assert reply.status == 200
+            check_error(c.reply(), 503, "model_unloaded", "model_name")
