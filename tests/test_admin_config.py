@@ -6,7 +6,7 @@ import pytest
 
 from harness.double import END, ENV, HEAD, Double, event
 from harness.errors import check_error
-from harness.server import BUILD, find_nginx
+from harness.server import BUILD, environment, find_nginx
 from harness.wait import until
 
 PROXY = """proxy_pass http://lemonade; proxy_http_version 1.1;
@@ -152,6 +152,7 @@ def test_a_wrong_directive_is_named(tmp_path, line, complaint):
         http {{ server {{ listen 127.0.0.1:1; {line} }} }}""")
     done = subprocess.run([find_nginx(), "-t", "-p", tmp_path, "-c",
                            "nginx.conf", "-e", "stderr"],
-                          capture_output=True, text=True)
+                          capture_output=True, text=True,
+                          env=environment(tmp_path, tmp_path))
     assert done.returncode == 1
     assert "[emerg]" in done.stderr and complaint in done.stderr
