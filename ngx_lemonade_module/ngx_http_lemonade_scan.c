@@ -597,23 +597,14 @@ lm_scan_token(lm_scan_t *s, unsigned char c)
         break;
 
     case S_OBJECT_NEXT:
-        if (c == ',' || c == '}') {
-            if (c == '}') {
-                lm_scan_close(s);
-            } else {
-                s->state = S_OBJECT_NAME;
-            }
+    case S_ARRAY_NEXT:
+        if (c == ',') {
+            s->state = (s->state == S_OBJECT_NEXT) ? S_OBJECT_NAME : S_VALUE;
             return;
         }
-        break;
 
-    case S_ARRAY_NEXT:
-        if (c == ',' || c == ']') {
-            if (c == ']') {
-                lm_scan_close(s);
-            } else {
-                s->state = S_VALUE;
-            }
+        if (c == (s->state == S_OBJECT_NEXT ? '}' : ']')) {
+            lm_scan_close(s);
             return;
         }
         break;
