@@ -30,7 +30,7 @@ ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) $(HARDEN) $(SANITIZE) -Ihelper \
              -DLEMONADE_VERSION='"$(VERSION)"' -DLEMONADE_PREFIX='"$(PREFIX)"'
 
 # Files with a main() of their own, and files that several programs share.
-TOOLS    := helper/scripted_model.c
+TOOLS    := helper/scripted_model.c helper/scripted_gguf.c
 SHARED   := helper/state.c helper/paths.c
 HELPER   := $(filter-out $(TOOLS),$(wildcard helper/*.c))
 CLI      := $(wildcard lemonade-cli/*.c) helper/paths.c
@@ -62,7 +62,7 @@ $(BUILD)/lemonade-helper: $(call obj,$(HELPER))
 $(BUILD)/lemonade-cli: $(call obj,$(CLI))
 	$(CC) $(SANITIZE) $(LDFLAGS) $(HARDEN_L) -o $@ $^ $(CLI_LIBS)
 
-$(BUILD)/scripted-model: $(call obj,helper/scripted_model.c)
+$(BUILD)/scripted-model: $(call obj,$(TOOLS))
 	$(CC) $(SANITIZE) $(LDFLAGS) $(HARDEN_L) -o $@ $^
 
 # The demo model: what it says is in registry/demo.txt.
