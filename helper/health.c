@@ -68,12 +68,13 @@ health_on_read(struct bufferevent *bev, void *arg)
 {
     bool               good;
     char              *line;
+    size_t             len;
     void              *ready_arg;
     health_ready       ready;
     struct health     *h = arg;
     struct evbuffer   *input = bufferevent_get_input(bev);
 
-    line = evbuffer_readln(input, NULL, EVBUFFER_EOL_CRLF);
+    line = evbuffer_readln(input, &len, EVBUFFER_EOL_CRLF);
 
     if (line == NULL) {
         if (evbuffer_get_length(input) > HEALTH_LINE_MAX) {
