@@ -30,20 +30,24 @@ struct registry {
     char         *user_path;
     struct stat   seen;         /* the user's file as it was last read */
     bool          corrupted;    /* what is on disk now cannot be parsed */
+    int           unreadable;   /* errno: nor could it be read; 0: it could */
 };
 
 
-/* Parses a file of models; NULL with a reason. */
+/* Parses a file; NULL with a reason, and an errno if it was not read. */
 static json_t *
-registry_load(const char *path, char *reason, size_t size)
+registry_load(const char *path, char *reason, size_t size, int *unreadable)
 {
     char          *data;
     size_t         len;
     json_t        *root;
     json_error_t   error;
 
+    *unreadable = 0;
+
     data = file_read(path, REGISTRY_FILE_MAX, &len);
     if (data == NULL) {
+        *unreadable = errno;
         snprintf(reason, size, "%s", strerror(errno));
         return NULL;
     }
@@ -80,6 +84,7 @@ registry_changed(const struct stat *a, const struct stat *b)
 void
 registry_refresh(struct registry *reg)
 {
+    bool          known;
     char          reason[256];
     json_t       *root;
     struct stat   sb;
@@ -88,25 +93,35 @@ registry_refresh(struct registry *reg)
         memset(&sb, 0, sizeof(sb));
     }
 
-    if (!registry_changed(&sb, &reg->seen)) {
+    /* what could not be read may be readable now, for want of memory, say */
+
+    if (reg->unreadable == 0 && !registry_changed(&sb, &reg->seen)) {
         return;
     }
 
+    known = reg->unreadable != 0 && !registry_changed(&sb, &reg->seen);
+
     reg->seen = sb;
     reg->corrupted = false;
+    reg->unreadable = 0;
 
     if (sb.st_ino == 0) {
         json_object_clear(reg->user);
         return;
     }
 
-    root = registry_load(reg->user_path, reason, sizeof(reason));
+    root = registry_load(reg->user_path, reason, sizeof(reason),
+                         &reg->unreadable);
 
     if (root == NULL) {
-        reg->corrupted = true;
-        text_clean(reason);
-        log_write(LOG_ERROR, "registry", "%s cannot be used (%s); correct "
-                  "it or remove it", reg->user_path, reason);
+        reg->corrupted = reg->unreadable == 0;
+
+        if (!known) {
+            text_clean(reason);
+            log_write(LOG_ERROR, "registry", "%s cannot be used (%s); "
+                      "correct it or remove it", reg->user_path, reason);
+        }
+
         return;
     }
 
@@ -119,6 +134,7 @@ registry_refresh(struct registry *reg)
 struct registry *
 registry_new(const char *cache_dir)
 {
+    int                unreadable;
     char              *path, reason[256];
     struct registry   *reg;
 
@@ -130,7 +146,7 @@ registry_new(const char *cache_dir)
     }
 
     reg = text_alloc(sizeof(*reg));
-    reg->builtin = registry_load(path, reason, sizeof(reason));
+    reg->builtin = registry_load(path, reason, sizeof(reason), &unreadable);
 
     if (reg->builtin == NULL) {
         log_write(LOG_ERROR, "registry", "%s: %s", path, reason);
@@ -513,20 +529,33 @@ registry_entry_json(const struct registry_entry *entry, json_t *old)
 }
 
 
-/* Puts a file that cannot be parsed aside. */
-static void
+/* Puts a file that cannot be parsed aside, under a free name; our lock. */
+static int
 registry_put_aside(struct registry *reg)
 {
-    char  *aside;
+    int        rc, err;
+    char      *aside;
+    unsigned   i;
 
     aside = text_format("%s.corrupted", reg->user_path);
 
-    if (rename(reg->user_path, aside) == 0) {
-        log_write(LOG_WARNING, "registry", "%s was not readable and is now "
+    for (i = 1; access(aside, F_OK) == 0; i++) {
+        free(aside);
+        aside = text_format("%s.corrupted.%u", reg->user_path, i);
+    }
+
+    rc = rename(reg->user_path, aside);
+    err = errno;
+
+    if (rc == 0) {
+        log_write(LOG_WARNING, "registry", "%s could not be parsed and is now "
                   "%s", reg->user_path, aside);
     }
 
     free(aside);
+    errno = err;
+
+    return rc;
 }
 
 
@@ -539,14 +568,23 @@ registry_store(struct registry *reg, const struct registry_entry *entry,
 
     registry_refresh(reg);
 
+    if (reg->unreadable != 0) {
+        return registry_refuse(error, 500, "server_error", NULL,
+                               "%s cannot be read: %s; nothing was changed",
+                               reg->user_path, strerror(reg->unreadable));
+    }
+
+    if (reg->corrupted && registry_put_aside(reg) == -1) {
+        return registry_refuse(error, 500, "server_error", NULL,
+                               "%s cannot be parsed, nor be put aside: %s; "
+                               "correct it", reg->user_path,
+                               strerror(errno));
+    }
+
     value = registry_entry_json(entry,
                                 json_object_get(reg->user, entry->name + 5));
     list = json_copy(reg->user);
     json_object_set_new(list, entry->name + 5, value);
-
-    if (reg->corrupted) {
-        registry_put_aside(reg);
-    }
 
     if (file_write_json(reg->user_path, list, 0644) == -1) {
         json_decref(list);

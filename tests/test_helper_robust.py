@@ -52,3 +52,32 @@ def test_a_load_that_waits_for_an_installation_can_be_unloaded(serve):
             reply = server.call("POST", "/v1/unload", {}, timeout=5)
             assert reply.status == 200
             check_error(c.reply(), 503, "model_unloaded", "model_name")
+
+
+def test_a_registry_too_large_to_read_is_not_thrown_away(serve):
+    server = serve()
+    path = server.cache_dir / "user_models.json"
+    text = '{"Mine": {"checkpoint": "/x", "recipe": "llamacpp"}}'
+    path.write_text(text + " " * (9 << 20))
+    before = path.stat()
+    reply = server.control("POST", "/internal/pull", {
+        "model_name": "user.New", "recipe": "llamacpp",
+        "checkpoint": str(server.models.make())})
+    check_error(reply, 500, "server_error")
+    assert "nothing was changed" in reply.body.decode()
+    assert path.stat().st_ino == before.st_ino
+    # it can be read again
+    path.write_text(text)
+    server.add("New")
+    assert '"Mine"' in path.read_text()
+
+
+def test_no_corrupted_registry_overwrites_another(serve):
+    server = serve()
+    path = server.cache_dir / "user_models.json"
+    for text in ("first", "second", "third"):
+        path.write_text(text)
+        server.add("New")
+    assert [p.read_text() for p in sorted(
+        server.cache_dir.glob("user_models.json.corrupted*"))] == \
+        ["first", "second", "third"]
