@@ -9,6 +9,7 @@
 #include "helper.h"
 #include "text.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -264,6 +265,16 @@ api_find(const char *name, struct api_refusal *refusal)
                  "model %s is on the Hub, and this version cannot download "
                  "yet; register a file with \"lemonade-cli pull user.NAME "
                  "--checkpoint FILE --recipe llamacpp\"", m->name);
+
+    } else if (m->unreadable == EMFILE || m->unreadable == ENFILE
+               || m->unreadable == ENOMEM)
+    {
+        refusal->status = 503;
+        refusal->code = "no_capacity";
+        snprintf(refusal->message, sizeof(refusal->message),
+                 "the file of model %s cannot be opened now: %s; try again, "
+                 "and allow the server more open files (ulimit -n)",
+                 m->name, strerror(m->unreadable));
 
     } else if (!m->downloaded) {
         snprintf(refusal->message, sizeof(refusal->message),

@@ -16,9 +16,6 @@
 
 
 #define HTTP_BACKLOG      4096
-#define HTTP_CONNECTIONS  8192
-#define HTTP_REQUEST_MS   10000
-#define HTTP_IDLE_MS      75000
 
 
 /* Accepts connections or not, as there is room for them. */

@@ -23,6 +23,11 @@
 #include <jansson.h>
 
 
+#define HTTP_CONNECTIONS  8192
+#define HTTP_REQUEST_MS   10000
+#define HTTP_IDLE_MS      75000
+
+
 struct http_server;
 struct http_conn;
 

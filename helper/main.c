@@ -30,6 +30,7 @@
 
 
 #define MAIN_FILES_MAX      65536
+#define MAIN_FILES_MIN      256     /* half of it is not for clients */
 #define MAIN_STOP_POLL_MS   5
 #define MAIN_NGINX_MS       1000    /* it has so long before its backends */
 #define MAIN_REPLY_MS       20      /* for the last reply to leave */
@@ -247,15 +248,15 @@ main_signals(void)
 }
 
 
-/* Lets the helper have many connections; children keep the old limit. */
-static void
+/* Lets the helper have many files; how many.  Children keep the old limit. */
+static rlim_t
 main_raise_files(void)
 {
     rlim_t         wanted;
     struct rlimit  limit;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) == -1) {
-        return;
+        return MAIN_FILES_MIN;
     }
 
     wanted = limit.rlim_max == RLIM_INFINITY
@@ -265,7 +266,27 @@ main_raise_files(void)
     if (limit.rlim_cur < wanted) {
         limit.rlim_cur = wanted;
         (void) setrlimit(RLIMIT_NOFILE, &limit);
+        (void) getrlimit(RLIMIT_NOFILE, &limit);
     }
+
+    return limit.rlim_cur;
+}
+
+
+/* Leaves files for children and models; more clients wait in the backlog. */
+static void
+main_limit_clients(rlim_t files)
+{
+    rlim_t  clients;
+
+    clients = files > MAIN_FILES_MIN ? files - MAIN_FILES_MIN / 2 : files / 2;
+
+    if (clients > HTTP_CONNECTIONS) {
+        clients = HTTP_CONNECTIONS;
+    }
+
+    http_server_limit(helper.http, (unsigned) clients, HTTP_REQUEST_MS,
+                      HTTP_IDLE_MS);
 }
 
 
@@ -380,6 +401,7 @@ static bool
 main_open(void)
 {
     char                  *path;
+    rlim_t                 files;
     struct event_config   *config;
 
     config = event_config_new();
@@ -392,7 +414,7 @@ main_open(void)
         return false;
     }
 
-    main_raise_files();
+    files = main_raise_files();
 
     helper.registry = registry_new(helper.cache_dir);
     if (helper.registry == NULL) {
@@ -422,6 +444,7 @@ main_open(void)
     }
 
     free(path);
+    main_limit_clients(files);
     loader_init();
 
     return main_signals();

@@ -249,12 +249,17 @@ registry_make(const char *key, const json_t *entry, bool user)
     m->suggested = json_is_true(json_object_get(entry, "suggested"));
     m->user = user;
 
-    if (m->file != NULL && file_readable(m->file, &size)) {
-        m->downloaded = true;
+    if (m->file == NULL) {
+        return m;
+    }
 
-        if (m->size <= 0) {
-            m->size = (double) size / 1e9;
-        }
+    m->downloaded = file_readable(m->file, &size);
+
+    if (!m->downloaded) {
+        m->unreadable = errno;
+
+    } else if (m->size <= 0) {
+        m->size = (double) size / 1e9;
     }
 
     return m;

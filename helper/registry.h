@@ -40,6 +40,7 @@ struct registry_model {
     bool     suggested;
     bool     user;
     bool     downloaded;    /* the file is there and readable */
+    int      unreadable;    /* errno if it is not, 0: it is on the Hub */
 };
 
 

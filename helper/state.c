@@ -100,25 +100,14 @@ failed:
 }
 
 
-/* Tells workers that still map an old file to open the path again. */
-static void
-state_retire_old(const char *path)
-{
-    struct lm_state  old;
-
-    if (state_attach(&old, path) == 0) {
-        atomic_store(&old.file->retired, 1);
-        lm_state_close(&old);
-    }
-}
-
-
 int
 lm_state_create(struct lm_state *st, const char *path, mode_t mode,
     gid_t group)
 {
-    int   fd, err;
-    char  temp[4096];
+    int              fd, err;
+    bool             replaces;
+    char             temp[4096];
+    struct lm_state  old;
 
     if (snprintf(temp, sizeof(temp), "%s.%d", path, (int) getpid())
         >= (int) sizeof(temp))
@@ -155,11 +144,25 @@ lm_state_create(struct lm_state *st, const char *path, mode_t mode,
     st->file->layout = sizeof(struct lm_state_file);
     st->file->helper_pid = (uint32_t) getpid();
 
-    state_retire_old(path);
+    replaces = state_attach(&old, path) == 0;
 
     if (rename(temp, path) == -1) {
+        err = errno;
         munmap(st->file, sizeof(struct lm_state_file));
+
+        if (replaces) {
+            lm_state_close(&old);
+        }
+
+        errno = err;
         goto failed;
+    }
+
+    /* workers of the old file find the new one already in its place */
+
+    if (replaces) {
+        atomic_store(&old.file->retired, 1);
+        lm_state_close(&old);
     }
 
     return 0;
@@ -257,11 +260,11 @@ lm_route_inflight(struct lm_state *st, unsigned slot)
     sum = 0;
 
     for (i = 0; i < LM_LANES; i++) {
-        lane = &st->file->lane[i];
-
-        if (atomic_load(&lane->pid) == 0) {
+        if (atomic_load(&st->file->pid[i]) == 0) {
             continue;
         }
+
+        lane = &st->file->lane[i];
 
         for (r = 0; r < LM_REPLICAS; r++) {
             sum += atomic_load(&lane->inflight[slot][r]);
@@ -293,7 +296,7 @@ lm_route_totals(struct lm_state *st, unsigned slot, struct lm_totals *out)
     *out = st->folded[slot];
 
     for (i = 0; i < LM_LANES; i++) {
-        if (atomic_load(&st->file->lane[i].pid) != 0) {
+        if (atomic_load(&st->file->pid[i]) != 0) {
             totals_add(out, &st->file->lane[i].counters[slot]);
         }
     }
@@ -313,13 +316,13 @@ lm_state_reap(struct lm_state *st)
     struct lm_lane  *lane;
 
     for (i = 0; i < LM_LANES; i++) {
-        lane = &st->file->lane[i];
-
-        if (atomic_load(&lane->pid) == 0
+        if (atomic_load(&st->file->pid[i]) == 0
             || lane_lock(st->fd, F_OFD_SETLK, F_WRLCK, i) == -1)
         {
             continue;
         }
+
+        lane = &st->file->lane[i];
 
         /* the lock is ours, so its worker is gone */
 
@@ -328,6 +331,7 @@ lm_state_reap(struct lm_state *st)
         }
 
         memset(lane, 0, sizeof(*lane));
+        atomic_store(&st->file->pid[i], 0);
 
         lane_lock(st->fd, F_OFD_SETLK, F_UNLCK, i);
     }
@@ -346,17 +350,14 @@ lm_state_destroy(struct lm_state *st, const char *path)
 int
 lm_state_open(struct lm_state *st, const char *path)
 {
-    unsigned         i;
-    struct lm_lane  *lane;
+    unsigned  i;
 
     if (state_attach(st, path) == -1) {
         return -1;
     }
 
     for (i = 0; i < LM_LANES; i++) {
-        lane = &st->file->lane[i];
-
-        if (atomic_load(&lane->pid) != 0
+        if (atomic_load(&st->file->pid[i]) != 0
             || lane_lock(st->fd, F_OFD_SETLK, F_WRLCK, i) == -1)
         {
             continue;
@@ -364,13 +365,13 @@ lm_state_open(struct lm_state *st, const char *path)
 
         /* between the look and the lock another worker may have died here */
 
-        if (atomic_load(&lane->pid) != 0) {
+        if (atomic_load(&st->file->pid[i]) != 0) {
             lane_lock(st->fd, F_OFD_SETLK, F_UNLCK, i);
             continue;
         }
 
         st->lane = (int) i;
-        atomic_store(&lane->pid, (uint32_t) getpid());
+        atomic_store(&st->file->pid[i], (uint32_t) getpid());
         return 0;
     }
 
@@ -400,7 +401,7 @@ replica_inflight(struct lm_state_file *file, unsigned slot, unsigned replica)
     sum = 0;
 
     for (i = 0; i < LM_LANES; i++) {
-        if (atomic_load_explicit(&file->lane[i].pid, memory_order_relaxed)) {
+        if (atomic_load_explicit(&file->pid[i], memory_order_relaxed)) {
             sum += atomic_load_explicit(&file->lane[i].inflight[slot][replica],
                                         memory_order_relaxed);
         }

@@ -34,7 +34,7 @@
 
 #define LM_ROUTES       64      /* models loaded at once */
 #define LM_REPLICAS     8       /* servers of one model */
-#define LM_LANES        128     /* nginx workers alive at once */
+#define LM_LANES        256     /* nginx workers alive at once */
 #define LM_NAME_MAX     256     /* model name with its NUL */
 #define LM_KEY_MAX      65      /* backend's API key with its NUL */
 #define LM_LABEL_MAX    64      /* backend's name with its NUL */
@@ -78,7 +78,6 @@ struct lm_counters {
 
 
 struct lm_lane {
-    _Atomic uint32_t    pid;                /* 0: never used */
     _Atomic uint32_t    inflight[LM_ROUTES][LM_REPLICAS];
     struct lm_counters  counters[LM_ROUTES];
 } __attribute__((aligned(64)));
@@ -89,6 +88,7 @@ struct lm_state_file {
     uint32_t            layout;             /* sizeof(struct lm_state_file) */
     uint32_t            helper_pid;
     _Atomic uint32_t    retired;            /* 1: open the path again */
+    _Atomic uint32_t    pid[LM_LANES];      /* lanes' workers, 0: free lane */
     struct lm_route     route[LM_ROUTES];
     struct lm_lane      lane[LM_LANES];
 };

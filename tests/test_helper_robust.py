@@ -10,7 +10,7 @@ import pytest
 
 from harness.double import ENV, HEAD, Double, event
 from harness.errors import check_error
-from harness.server import command
+from harness.server import BUILD, command
 from harness.wait import until
 
 
@@ -81,3 +81,33 @@ def test_no_corrupted_registry_overwrites_another(serve):
     assert [p.read_text() for p in sorted(
         server.cache_dir.glob("user_models.json.corrupted*"))] == \
         ["first", "second", "third"]
+
+
+def wait_many(server, model, count):
+    """Many at once who want one model; what each was told."""
+    replies = []
+
+    def ask():
+        replies.append(server.control("POST", "/internal/ensure", headers={
+            "X-Lemonade-Model": model}).status)
+
+    threads = [threading.Thread(target=ask) for _ in range(count)]
+    for t in threads:
+        t.start()
+    return threads, replies
+
+
+def test_few_descriptors_make_clients_wait(serve):
+    """A hard limit that many clients reach leaves enough to load with."""
+    server = serve(started=False, env=ENV)
+    server.process = server.spawn(
+        ["prlimit", "--nofile=48", str(BUILD / "lemonade-helper"),
+         "--no-nginx"])
+    until(server.socket.exists, 20, "the helper")
+    double = Double(server, "Cold", ready_when=str(server.folder / "ready"))
+    threads, replies = wait_many(server, double.name, 60)
+    until(lambda: double.calls("start"), 10, "a start")
+    (server.folder / "ready").touch()
+    for t in threads:
+        t.join(30)
+    assert replies == [204] * 60
