@@ -97,11 +97,11 @@ ifeq ($(SANITIZE),)
 $(BUILD)/ngx_http_lemonade_module.so: $(BUILD)/nginx-src/objs/Makefile \
     $(MODULE_SRC)
 	$(MAKE) -C $(BUILD)/nginx-src -s -f objs/Makefile modules
-	cp $(BUILD)/nginx-src/objs/ngx_http_lemonade_module.so $@
+	cp --remove-destination $(BUILD)/nginx-src/objs/$(@F) $@
 else
 $(BUILD)/ngx_http_lemonade_module.so: $(MODULE_SRC)
 	$(MAKE) -C $(BUILD)/nginx-src -s -f objs/Makefile modules
-	cp $(BUILD)/nginx-src/objs/ngx_http_lemonade_module.so $@
+	cp --remove-destination $(BUILD)/nginx-src/objs/$(@F) $@
 endif
 
 # Each unit test is one program: tests/unit/test_X.c, linked with the files

@@ -11,7 +11,11 @@
 #define NGX_HTTP_LEMONADE_DIGEST_LEN   32
 #define NGX_HTTP_LEMONADE_KEYS_MAX     65536
 
+#define NGX_HTTP_LEMONADE_METHODS      "GET, HEAD, POST, DELETE, OPTIONS"
 
+
+static ngx_uint_t ngx_http_lemonade_own_page(ngx_http_request_t *r,
+    u_char *host, size_t len);
 static ngx_int_t ngx_http_lemonade_preflight(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_lemonade_origin_allowed(ngx_http_request_t *r,
     ngx_array_t *origins, ngx_str_t *origin);
@@ -91,7 +95,7 @@ ngx_http_lemonade_preflight(ngx_http_request_t *r)
     ngx_int_t  rc;
     ngx_str_t  value;
 
-    ngx_str_set(&value, "GET, HEAD, POST, DELETE, OPTIONS");
+    ngx_str_set(&value, NGX_HTTP_LEMONADE_METHODS);
 
     if (ngx_http_lemonade_add_header(r, "Allow", &value) == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -125,14 +129,7 @@ ngx_http_lemonade_origin_allowed(ngx_http_request_t *r, ngx_array_t *origins,
     host = ngx_strlcasestrn(origin->data, last, (u_char *) "://", 3 - 1);
     host = host ? host + 3 : last;
 
-    /* our own pages, by whatever name they were reached */
-
-    if (r->headers_in.host
-        && r->headers_in.host->value.len == (size_t) (last - host)
-        && last != host
-        && ngx_strncasecmp(r->headers_in.host->value.data, host, last - host)
-           == 0)
-    {
+    if (ngx_http_lemonade_own_page(r, host, last - host)) {
         return 1;
     }
 
@@ -166,6 +163,60 @@ ngx_http_lemonade_origin_allowed(ngx_http_request_t *r, ngx_array_t *origins,
             if (ngx_http_lemonade_loopback_host(host, end - host)) {
                 return 1;
             }
+        }
+    }
+
+    return 0;
+}
+
+
+/*
+ * Is it a page of this very server?  A name that somebody else can point at
+ * us (DNS rebinding) does not count: only addresses, names without a domain,
+ * .local and .localhost names, and those of server_name do.
+ */
+static ngx_uint_t
+ngx_http_lemonade_own_page(ngx_http_request_t *r, u_char *host, size_t len)
+{
+    ngx_str_t                  name;
+    ngx_uint_t                 i;
+    ngx_http_server_name_t    *names;
+    ngx_http_core_srv_conf_t  *cscf;
+
+    if (len == 0 || r->headers_in.host == NULL
+        || r->headers_in.host->value.len != len
+        || ngx_strncasecmp(r->headers_in.host->value.data, host, len) != 0)
+    {
+        return 0;
+    }
+
+    /* without port, in lower case; nginx has checked it */
+
+    name = r->headers_in.server;
+
+    if (name.len == 0) {
+        return 0;
+    }
+
+    if (name.data[0] == '['
+        || ngx_inet_addr(name.data, name.len) != INADDR_NONE
+        || ngx_strlchr(name.data, name.data + name.len, '.') == NULL
+        || (name.len > 6
+            && ngx_strncmp(name.data + name.len - 6, ".local", 6) == 0)
+        || (name.len > 10
+            && ngx_strncmp(name.data + name.len - 10, ".localhost", 10) == 0))
+    {
+        return 1;
+    }
+
+    cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
+    names = cscf->server_names.elts;
+
+    for (i = 0; i < cscf->server_names.nelts; i++) {
+        if (names[i].name.len == name.len
+            && ngx_strncasecmp(names[i].name.data, name.data, name.len) == 0)
+        {
+            return 1;
         }
     }
 
@@ -233,7 +284,7 @@ ngx_http_lemonade_cors_headers(ngx_http_request_t *r)
         return NGX_OK;
     }
 
-    ngx_str_set(&value, "GET, HEAD, POST, DELETE, OPTIONS");
+    ngx_str_set(&value, NGX_HTTP_LEMONADE_METHODS);
 
     if (ngx_http_lemonade_add_header(r, "Access-Control-Allow-Methods", &value)
         == NULL)

@@ -40,6 +40,10 @@ ngx_http_lemonade_ask(ngx_http_request_t *r, ngx_http_lemonade_ctx_t *ctx)
     ngx_str_null(&ctx->ask_message);
     ngx_str_null(&ctx->ask_retry_after);
 
+    if (ctx->answer) {
+        ctx->answer->last = ctx->answer->pos;
+    }
+
     if (ngx_http_lemonade_ask_request(r, ctx) != NGX_OK) {
         return NGX_ERROR;
     }
@@ -58,10 +62,6 @@ ngx_http_lemonade_ask(ngx_http_request_t *r, ngx_http_lemonade_ctx_t *ctx)
     if (rc != NGX_OK && rc != NGX_AGAIN) {
 
         /* nobody listens, too many ask at once, or no connection is left */
-
-        if (peer.connection) {
-            ngx_close_connection(peer.connection);
-        }
 
         ngx_http_lemonade_ask_done(ctx);
 
@@ -214,8 +214,6 @@ ngx_http_lemonade_ask_read(ngx_event_t *rev)
 
     } while (rc == NGX_AGAIN && n > 0 && b->last < b->end);
 
-    b->last = b->pos;
-
     ngx_http_lemonade_ask_done(ctx);
 }
 
@@ -274,13 +272,16 @@ ngx_http_lemonade_ask_parse(ngx_http_lemonade_ctx_t *ctx, u_char *p,
         }
     }
 
-    ctx->ask_status = (status == NGX_ERROR) ? 0 : status;
+    ctx->ask_status = (status == NGX_ERROR || status > 599) ? 0 : status;
 
     return NGX_OK;
 }
 
 
-/* Keeps a field of the answer that is for us, percent-decoded. */
+/*
+ * Keeps a field of the answer that is for us.  Names and sentences are
+ * percent-encoded; what goes into a header or is a word is taken as it is.
+ */
 static ngx_int_t
 ngx_http_lemonade_ask_field(ngx_http_lemonade_ctx_t *ctx, u_char *p,
     u_char *last)
@@ -290,13 +291,14 @@ ngx_http_lemonade_ask_field(ngx_http_lemonade_ctx_t *ctx, u_char *p,
     ngx_str_t   *text;
 
     const struct {
-        ngx_str_t   name;
-        ngx_str_t  *text;
+        ngx_str_t    name;
+        ngx_str_t   *text;
+        ngx_uint_t   encoded;
     } fields[] = {
-        { ngx_string("X-Lemonade-Model: "), &ctx->name },
-        { ngx_string("X-Lemonade-Code: "), &ctx->ask_code },
-        { ngx_string("X-Lemonade-Message: "), &ctx->ask_message },
-        { ngx_string("Retry-After: "), &ctx->ask_retry_after },
+        { ngx_string("X-Lemonade-Model: "), &ctx->name, 1 },
+        { ngx_string("X-Lemonade-Code: "), &ctx->ask_code, 0 },
+        { ngx_string("X-Lemonade-Message: "), &ctx->ask_message, 1 },
+        { ngx_string("Retry-After: "), &ctx->ask_retry_after, 0 },
     };
 
     for (i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
@@ -316,7 +318,14 @@ ngx_http_lemonade_ask_field(ngx_http_lemonade_ctx_t *ctx, u_char *p,
         }
 
         dst = text->data;
-        ngx_unescape_uri(&dst, &p, last - p, 0);
+
+        if (fields[i].encoded) {
+            ngx_unescape_uri(&dst, &p, last - p, 0);
+
+        } else {
+            dst = ngx_cpymem(dst, p, last - p);
+        }
+
         text->len = dst - text->data;
 
         break;

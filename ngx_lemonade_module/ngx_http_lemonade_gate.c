@@ -204,18 +204,31 @@ static ngx_int_t
 ngx_http_lemonade_gate_scan_kept(ngx_http_request_t *r,
     ngx_http_lemonade_ctx_t *ctx)
 {
+    off_t         offset;
+    ssize_t       n;
+    ngx_buf_t    *b;
     ngx_chain_t  *cl;
+    u_char        piece[16384];
 
     for (cl = r->request_body->bufs; cl; cl = cl->next) {
-        if (cl->buf->in_file) {
-            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "lemonade: the body was read before the gate "
-                          "and is in a file");
-            return NGX_ERROR;
+        b = cl->buf;
+
+        if (ngx_buf_in_memory(b)) {
+            (void) lm_scan_feed(ctx->scan, b->pos, b->last - b->pos);
+            continue;
         }
 
-        (void) lm_scan_feed(ctx->scan, cl->buf->pos,
-                            cl->buf->last - cl->buf->pos);
+        for (offset = b->file_pos; offset < b->file_last; offset += n) {
+            n = ngx_read_file(b->file, piece,
+                              ngx_min((off_t) sizeof(piece),
+                                      b->file_last - offset),
+                              offset);
+            if (n <= 0) {
+                return NGX_ERROR;
+            }
+
+            (void) lm_scan_feed(ctx->scan, piece, n);
+        }
     }
 
     return NGX_OK;
@@ -495,5 +508,8 @@ ngx_http_lemonade_gate_release(ngx_http_lemonade_ctx_t *ctx,
     if (failed) {
         ctx->failed = ctx->lease;
         ctx->must_ask = 1;
+
+        /* the retry has a wait of its own */
+        ctx->deadline = 0;
     }
 }

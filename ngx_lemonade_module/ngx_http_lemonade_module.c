@@ -17,6 +17,8 @@ static void *ngx_http_lemonade_create_main_conf(ngx_conf_t *cf);
 static void *ngx_http_lemonade_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_lemonade_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
+static char *ngx_http_lemonade_state(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 static char *ngx_http_lemonade_helper(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_lemonade_heartbeat(ngx_conf_t *cf, ngx_command_t *cmd,
@@ -27,9 +29,9 @@ static ngx_command_t  ngx_http_lemonade_commands[] = {
 
     { ngx_string("lemonade_state"),
       NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_str_slot,
+      ngx_http_lemonade_state,
       NGX_HTTP_MAIN_CONF_OFFSET,
-      offsetof(ngx_http_lemonade_main_conf_t, state),
+      0,
       NULL },
 
     { ngx_string("lemonade"),
@@ -466,6 +468,29 @@ ngx_http_lemonade_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 }
 
 
+/* lemonade_state PATH */
+static char *
+ngx_http_lemonade_state(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_lemonade_main_conf_t *lmcf = conf;
+
+    ngx_str_t  *value;
+
+    if (lmcf->state.len) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+    lmcf->state = value[1];
+
+    if (ngx_conf_full_name(cf->cycle, &lmcf->state, 0) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
 /* lemonade_helper unix:PATH */
 static char *
 ngx_http_lemonade_helper(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
@@ -484,7 +509,9 @@ ngx_http_lemonade_helper(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_memzero(&url, sizeof(ngx_url_t));
     url.url = value[1];
 
-    if (ngx_parse_url(cf->pool, &url) != NGX_OK || url.naddrs != 1) {
+    if (ngx_strncmp(url.url.data, "unix:", 5) != 0
+        || ngx_parse_url(cf->pool, &url) != NGX_OK)
+    {
         return "wants \"unix:PATH\" of the helper's control socket";
     }
 

@@ -15,10 +15,6 @@
 #include "state.h"
 
 
-/* nginx 1.23 turned several header fields from arrays into linked lists. */
-#define NGX_HTTP_LEMONADE_LINKED_HEADERS  (nginx_version >= 1023000)
-
-
 typedef struct {
     ngx_str_t                 state;            /* path of the state file */
     ngx_addr_t               *helper;           /* control socket */

@@ -10,7 +10,7 @@
 
 
 /* Largest error body of a backend that is turned into an event. */
-#define NGX_HTTP_LEMONADE_COLLECT  65536
+#define NGX_HTTP_LEMONADE_COLLECT  16384
 
 
 static ngx_int_t ngx_http_lemonade_header_filter(ngx_http_request_t *r);
@@ -57,10 +57,6 @@ static const struct {
       ngx_string("The requested endpoint does not exist") },
     { 405, ngx_string("method_not_allowed"),
       ngx_string("Method not allowed for this endpoint") },
-    { 408, ngx_string("request_timeout"),
-      ngx_string("The request did not arrive in time") },
-    { 411, ngx_string("length_required"),
-      ngx_string("The request needs a Content-Length") },
     { 413, ngx_string("request_too_large"),
       ngx_string("The request body is larger than this server allows "
                  "(client_max_body_size)") },
@@ -70,6 +66,8 @@ static const struct {
       ngx_string("Too many requests. Try again later") },
     { 500, ngx_string("internal_error"),
       ngx_string("Internal server error, see the server's log") },
+    { 501, ngx_string("not_implemented"),
+      ngx_string("Not implemented") },
     { 502, ngx_string("backend_failed"),
       ngx_string("The backend server failed before it answered") },
     { 503, ngx_string("unavailable"),
@@ -427,7 +425,7 @@ ngx_http_lemonade_collect(ngx_http_request_t *r, ngx_http_lemonade_ctx_t *ctx,
 {
     size_t        n;
     ngx_buf_t    *b;
-    ngx_str_t     body;
+    ngx_str_t     body, code, message;
     ngx_uint_t    last;
     ngx_chain_t  *cl;
 
@@ -458,6 +456,21 @@ ngx_http_lemonade_collect(ngx_http_request_t *r, ngx_http_lemonade_ctx_t *ctx,
 
     body.data = b->pos;
     body.len = b->last - b->pos;
+
+    if (body.len == 0 || body.data[0] != '{' || b->last == b->end) {
+
+        /* not an error body of a backend, or not all of it */
+
+        ngx_str_set(&code, "backend_failed");
+        ngx_str_set(&message, "The backend server answered with something "
+                    "that is not a stream");
+
+        if (ngx_http_lemonade_error_body(r->pool, &body, NGX_HTTP_BAD_GATEWAY,
+                                         &code, NULL, &message) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
 
     if (ngx_http_lemonade_event(r->pool, &ctx->reply, &body, 1) != NGX_OK) {
         return NGX_ERROR;

@@ -136,9 +136,9 @@ ngx_http_lemonade_str_variable(ngx_http_request_t *r,
     ngx_http_lemonade_ctx_t  *ctx;
 
     ctx = ngx_http_lemonade_get_ctx(r);
-    s = (ngx_str_t *) ((char *) ctx + data);
+    s = ctx ? (ngx_str_t *) ((char *) ctx + data) : NULL;
 
-    if (ctx == NULL || s->len == 0) {
+    if (s == NULL || s->len == 0) {
         v->not_found = 1;
         return NGX_OK;
     }
