@@ -30,11 +30,13 @@
 #define WEB_STALE_MS        3000    /* for the nginx of a killed helper */
 #define WEB_STEADY_MS       10000   /* it lived so long: no crash loop */
 #define WEB_BACKOFF_MAX     60000
+#define WEB_PATIENCE        15      /* seconds for the first answer */
 
 
 static struct runner  *nginx;
 static struct health  *health;
 static struct event   *again;
+static struct event   *patience;
 static char           *program;
 static char           *dir;
 static uint64_t        started;
@@ -118,6 +120,35 @@ web_on_line(struct runner *r, const char *line, size_t len, bool is_stderr,
     }
 
     log_write(level, "nginx", "%s", copy);
+}
+
+
+/* nginx runs but has never answered: somebody else's lines in it? */
+static void
+web_on_patience(evutil_socket_t fd, short what, void *arg)
+{
+    if (helper.ready || helper.stopping) {
+        return;
+    }
+
+    fprintf(stderr, "lemonade-helper: nginx runs but does not answer "
+            "\"GET /live\" on port %u%s%s; look at its configuration in %s "
+            "and at who else has the port\n", helper.opt.port,
+            last_line[0] ? ": " : "", last_line, dir);
+    helper_shutdown(1, "nginx does not answer");
+}
+
+
+/* Gives nginx its time for the first answer. */
+static void
+web_wait(void)
+{
+    struct timeval  tv = { .tv_sec = WEB_PATIENCE };
+
+    if (patience == NULL) {
+        patience = evtimer_new(helper.base, web_on_patience, NULL);
+        evtimer_add(patience, &tv);
+    }
 }
 
 
@@ -269,6 +300,8 @@ webserver_start(void)
     address = address_probe(&len);
     health = health_new(helper.base, address, len, "/live", WEB_FAST_MS,
                         WEB_SLOW_MS, web_on_health, NULL);
+    web_wait();
+
     return true;
 }
 
@@ -337,6 +370,11 @@ webserver_free(void)
     if (again != NULL) {
         event_free(again);
         again = NULL;
+    }
+
+    if (patience != NULL) {
+        event_free(patience);
+        patience = NULL;
     }
 
     free(program);

@@ -56,8 +56,8 @@ conf_add(struct conf *conf, const char *name, char *value)
 
 
 /*
- * Adds a path.  In nginx.conf blanks, quotes, braces, semicolons, '$', '#'
- * and '\' mean something, so such paths cannot be had.
+ * Adds a path.  In nginx.conf blanks, quotes, braces, brackets, semicolons,
+ * '$', '#', '*', '?' and '\' mean something, so such paths cannot be had.
  */
 static bool
 conf_add_path(struct conf *conf, const char *name, const char *path)
@@ -71,7 +71,7 @@ conf_add_path(struct conf *conf, const char *name, const char *path)
 
     for (p = path; *p != '\0'; p++) {
         if ((unsigned char) *p < 0x80 && !isalnum((unsigned char) *p)
-            && strchr("/._-+,:=@%~^!()[]&", *p) == NULL)
+            && strchr("/._-+,:=@%~^!()&", *p) == NULL)
         {
             fprintf(stderr, "lemonade-helper: nginx cannot use the path "
                     "\"%s\" because of the character '%c'; choose another "

@@ -111,3 +111,27 @@ def test_few_descriptors_make_clients_wait(serve):
     for t in threads:
         t.join(30)
     assert replies == [204] * 60
+
+
+def failed_start(serve, *args, seconds=30, **env):
+    """Starts a server that cannot start; what it says."""
+    server = serve(*args, started=False, env=env)
+    server.killed = True        # its exit code is not 0
+    server.process = server.spawn(command("serve", "--port", server.port,
+                                          *args))
+    assert server.process.wait(seconds) == 1
+    return server.log()
+
+
+def test_an_nginx_that_never_answers_ends_the_start(serve, tmp_path):
+    nginx = tmp_path / "nginx"
+    nginx.write_text("#!/bin/sh\nexec sleep 1000\n")
+    nginx.chmod(0o755)
+    assert "does not answer" in failed_start(serve, LEMONADE_NGINX_BIN=nginx)
+
+
+def test_a_path_that_nginx_takes_for_a_pattern_is_refused(serve, tmp_path):
+    share = tmp_path / "sh[x]"
+    share.symlink_to(BUILD / "share")
+    said = failed_start(serve, LEMONADE_SHARE_DIR=share)
+    assert "nginx cannot use the path" in said
