@@ -173,14 +173,12 @@ ngx_http_lemonade_origin_allowed(ngx_http_request_t *r, ngx_array_t *origins,
 /*
  * Is it a page of this very server?  A name that somebody else can point at
  * us (DNS rebinding) does not count: only addresses, names without a domain,
- * .local and .localhost names, and those of server_name do.
+ * .local and .localhost names, and the first one of server_name do.
  */
 static ngx_uint_t
 ngx_http_lemonade_own_page(ngx_http_request_t *r, u_char *host, size_t len)
 {
     ngx_str_t                  name;
-    ngx_uint_t                 i;
-    ngx_http_server_name_t    *names;
     ngx_http_core_srv_conf_t  *cscf;
 
     if (len == 0 || r->headers_in.host == NULL
@@ -209,18 +207,13 @@ ngx_http_lemonade_own_page(ngx_http_request_t *r, u_char *host, size_t len)
         return 1;
     }
 
+    /* of the names in server_name nginx keeps only the first */
+
     cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
-    names = cscf->server_names.elts;
 
-    for (i = 0; i < cscf->server_names.nelts; i++) {
-        if (names[i].name.len == name.len
-            && ngx_strncasecmp(names[i].name.data, name.data, name.len) == 0)
-        {
-            return 1;
-        }
-    }
-
-    return 0;
+    return cscf->server_name.len == name.len
+           && ngx_strncasecmp(cscf->server_name.data, name.data, name.len)
+              == 0;
 }
 
 

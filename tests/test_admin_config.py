@@ -1,11 +1,12 @@
 """Configurations an admin may write around the shipped ones."""
 
 import subprocess
+import time
 
 import pytest
 
 from harness.double import END, ENV, HEAD, Double, event
-from harness.errors import check_error
+from harness.errors import check_error, check_error_event
 from harness.server import BUILD, environment, find_nginx
 from harness.wait import until
 
@@ -156,3 +157,55 @@ def test_a_wrong_directive_is_named(tmp_path, line, complaint):
                           env=environment(tmp_path, tmp_path))
     assert done.returncode == 1
     assert "[emerg]" in done.stderr and complaint in done.stderr
+
+
+@pytest.mark.parametrize("host, names, status", [
+    ("127.0.0.1", "", 200), ("[::1]", "", 200), ("gpubox", "", 200),
+    ("gpubox.local", "", 200), ("evil.example", "", 403),
+    ("llm.example", "server_name llm.example;", 200),
+    ("evil.example", "server_name llm.example;", 403),
+])
+def test_only_names_that_cannot_be_rebound_are_our_own(serve_system, host,
+                                                       names, status):
+    server = serve_system(env=ENV, server=names)
+    at = f"{host}:{server.port}"
+    reply = server.call("GET", "/v1/models", None,
+                        {"Host": at, "Origin": f"http://{at}"})
+    assert reply.status == status
+
+
+def test_a_late_failure_waits_anew_for_its_model(serve_system):
+    """The first wait's patience is over when the backend fails."""
+    server = serve_system(env=ENV, server="lemonade_load_timeout 2s;")
+    double = Double(server, "Late")
+    go, once = double.file("go"), double.file("once")
+    with server.connect() as c:
+        c.request("POST", "/v1/chat/completions", double.body(
+            ("wait", go), ("crash_once", once),
+            ("send", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
+            stream=False))
+        until(lambda: double.calls("POST"), 5, "the request")
+        began = time.monotonic()
+        until(lambda: time.monotonic() - began > 2.2, 5, "time over")
+        go.touch()
+        assert c.reply().status == 200
+
+
+@pytest.mark.parametrize("answer", [
+    "HTTP/1.1 500 X\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\n"
+    "boom",
+    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    "Content-Length: 40000\r\n\r\n{" + "x" * 39999,
+])
+def test_what_is_no_error_body_becomes_one_behind_heartbeats(serve_system,
+                                                             answer):
+    server = serve_system(env=ENV, server="lemonade_heartbeat 100ms;")
+    double = Double(server, "Odd", ready_when=str(server.folder / "ready"))
+    with server.connect() as c:
+        c.request("POST", "/v1/chat/completions",
+                  double.body(("send", answer)))
+        head = c.head()
+        double.file("ready").touch()
+        events = [e for _, e in c.events(head) if not e.startswith(b":")]
+        assert len(events) == 1
+        check_error_event(events[0], "backend_failed")
