@@ -34,30 +34,62 @@ address_length(const struct sockaddr_storage *ss)
 }
 
 
-/* Takes one address. */
+/*
+ * Takes an address, once.  nginx cannot listen on one with a zone
+ * (fe80::1%eth0).
+ */
 static void
-address_add(const char *address, unsigned port)
+address_add(const struct sockaddr *sa, unsigned port)
 {
-    struct sockaddr_in   *sin;
-    struct sockaddr_in6  *sin6;
+    unsigned                  i;
+    struct sockaddr_in       *sin;
+    struct sockaddr_in6      *sin6;
+    struct sockaddr_storage   ss;
 
-    if (count == ADDRESS_MAX) {
+    memset(&ss, 0, sizeof(ss));
+    sin = (struct sockaddr_in *) &ss;
+    sin6 = (struct sockaddr_in6 *) &ss;
+
+    if (sa->sa_family == AF_INET) {
+        memcpy(&ss, sa, sizeof(*sin));
+        sin->sin_port = htons((uint16_t) port);
+
+    } else if (sa->sa_family == AF_INET6) {
+        memcpy(&ss, sa, sizeof(*sin6));
+        sin6->sin6_port = htons((uint16_t) port);
+
+        if (sin6->sin6_scope_id != 0) {
+            return;
+        }
+
+    } else {
         return;
     }
 
-    memset(&addresses[count], 0, sizeof(addresses[count]));
-    sin = (struct sockaddr_in *) &addresses[count];
-    sin6 = (struct sockaddr_in6 *) &addresses[count];
+    for (i = 0; i < count; i++) {
+        if (memcmp(&addresses[i], &ss, sizeof(ss)) == 0) {
+            return;
+        }
+    }
 
-    if (inet_pton(AF_INET, address, &sin->sin_addr) == 1) {
-        sin->sin_family = AF_INET;
-        sin->sin_port = htons((uint16_t) port);
-        count++;
+    if (count < ADDRESS_MAX) {
+        addresses[count++] = ss;
+    }
+}
 
-    } else if (inet_pton(AF_INET6, address, &sin6->sin6_addr) == 1) {
-        sin6->sin6_family = AF_INET6;
-        sin6->sin6_port = htons((uint16_t) port);
-        count++;
+
+/* Takes an address in figures; nothing if it is none. */
+static void
+address_add_text(const char *text, unsigned port)
+{
+    struct sockaddr_in    sin = { .sin_family = AF_INET };
+    struct sockaddr_in6   sin6 = { .sin6_family = AF_INET6 };
+
+    if (inet_pton(AF_INET, text, &sin.sin_addr) == 1) {
+        address_add((struct sockaddr *) &sin, port);
+
+    } else if (inet_pton(AF_INET6, text, &sin6.sin6_addr) == 1) {
+        address_add((struct sockaddr *) &sin6, port);
     }
 }
 
@@ -67,7 +99,6 @@ static bool
 address_resolve(const char *host, unsigned port)
 {
     int               rc;
-    char              text[NI_MAXHOST];
     struct addrinfo   hints, *list, *ai;
 
     memset(&hints, 0, sizeof(hints));
@@ -81,14 +112,16 @@ address_resolve(const char *host, unsigned port)
     }
 
     for (ai = list; ai != NULL; ai = ai->ai_next) {
-        if (getnameinfo(ai->ai_addr, ai->ai_addrlen, text, sizeof(text),
-                        NULL, 0, NI_NUMERICHOST) == 0)
-        {
-            address_add(text, port);
-        }
+        address_add(ai->ai_addr, port);
     }
 
     freeaddrinfo(list);
+
+    if (count == 0) {
+        fprintf(stderr, "lemonade-helper: host \"%s\" has no address that "
+                "nginx can listen on; give an IPv4 address, or an IPv6 "
+                "address without a zone\n", host);
+    }
 
     return count > 0;
 }
@@ -121,16 +154,20 @@ address_try(const struct sockaddr_storage *ss)
 }
 
 
-/* Drops the second of two addresses if this machine has no IPv6. */
+/* Drops IPv6 addresses beside others if this machine has them not. */
 static void
 address_drop_missing(void)
 {
-    int  rc;
+    int       rc;
+    unsigned  i;
 
-    rc = address_try(&addresses[1]);
+    for (i = 0; i < count && count > 1; i++) {
+        rc = addresses[i].ss_family == AF_INET6 ? address_try(&addresses[i])
+                                                : 0;
 
-    if (rc == EADDRNOTAVAIL || rc == EAFNOSUPPORT) {
-        count = 1;
+        if (rc == EADDRNOTAVAIL || rc == EAFNOSUPPORT) {
+            addresses[i--] = addresses[--count];
+        }
     }
 }
 
@@ -166,24 +203,24 @@ address_check(const char *host, unsigned port, unsigned wait_ms)
     count = 0;
 
     if (strcmp(host, "localhost") == 0) {
-        address_add("127.0.0.1", port);
-        address_add("::1", port);
-        address_drop_missing();
+        address_add_text("127.0.0.1", port);
+        address_add_text("::1", port);
 
     } else if (strcmp(host, "*") == 0 || strcmp(host, "0.0.0.0") == 0
                || strcmp(host, "::") == 0)
     {
-        address_add("0.0.0.0", port);
-        address_add("::", port);
-        address_drop_missing();
+        address_add_text("0.0.0.0", port);
+        address_add_text("::", port);
 
     } else {
-        address_add(host, port);
+        address_add_text(host, port);
 
         if (count == 0 && !address_resolve(host, port)) {
             return false;
         }
     }
+
+    address_drop_missing();
 
     until = clock_ms() + wait_ms;
 

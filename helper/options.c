@@ -178,20 +178,28 @@ static bool
 options_set(struct options *opt, int option, const char *name,
     const char *value)
 {
-    int   level;
-    long  number;
+    int     level;
+    long    number;
+    size_t  len;
 
     switch (option) {
 
     case 'H':
-        if (*value == '\0' || strlen(value) > 255) {
+        len = strlen(value);
+
+        if (len > 2 && value[0] == '[' && value[len - 1] == ']') {
+            value++;        /* as in a URL */
+            len -= 2;
+        }
+
+        if (len == 0 || len > 255 || !text_printable(value, len)) {
             fprintf(stderr, "lemonade-helper: %s must be a host name or an "
                     "address\n", name);
             return false;
         }
 
         free(opt->host);
-        opt->host = text_dup(value);
+        opt->host = text_format("%.*s", (int) len, value);
         return true;
 
     case 'p':

@@ -135,3 +135,27 @@ def test_a_path_that_nginx_takes_for_a_pattern_is_refused(serve, tmp_path):
     share.symlink_to(BUILD / "share")
     said = failed_start(serve, LEMONADE_SHARE_DIR=share)
     assert "nginx cannot use the path" in said
+
+
+@pytest.mark.parametrize("host", ["fe80::1%lo", "fe80::1%1"])
+def test_a_host_that_nginx_cannot_have_is_said(serve, host):
+    said = failed_start(serve, "--host", host)
+    assert f'host "{host}" has no address' in said
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"),
+                    reason="no IPv6 here")
+def test_a_host_with_brackets_is_an_address(serve):
+    server = serve("--host", "[::1]")
+    assert f"http://[::1]:{server.port}" in server.log()
+
+
+def test_a_host_that_has_to_be_resolved(serve):
+    server = serve("--host", "127.1")
+    assert server.call("GET", "/live").status == 200
+
+
+def test_a_host_that_is_not_text_is_refused(serve):
+    said = failed_start(serve, LEMONADE_HOST=b"\xff\xfe".decode(
+        errors="surrogateescape"))
+    assert "must be a host name" in said
