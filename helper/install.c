@@ -152,6 +152,26 @@ install_remove(const char *path)
 }
 
 
+/* Names the mirror without the password it may have. */
+static void
+install_say_mirror(const char *mirror)
+{
+    int          scheme;
+    const char  *at, *host;
+
+    host = strstr(mirror, "://");
+    at = strrchr(mirror, '@');
+
+    if (host == NULL || at == NULL) {
+        install_say("Debian mirror %s", mirror);
+        return;
+    }
+
+    scheme = (int) (host + 3 - mirror);
+    install_say("Debian mirror %.*s%s", scheme, mirror, at + 1);
+}
+
+
 /* Makes the folders, the sources list and an empty status file. */
 static int
 install_lay_out(const struct install *in)
@@ -174,12 +194,12 @@ install_lay_out(const struct install *in)
     }
 
     mirror = mirror_find();
-    install_say("Debian mirror %s", mirror);
+    install_say_mirror(mirror);
 
     text = text_format("deb [signed-by=" INSTALL_KEYRING "] %s sid main\n",
                        mirror);
     path = paths_join(in->staging, "sources.list");
-    rc = file_write(path, text, strlen(text), 0644);
+    rc = file_write(path, text, strlen(text), 0600);
     free(text);
     free(path);
     free(mirror);
