@@ -276,6 +276,30 @@ address_directives(void)
 }
 
 
+/* Is any of them not of the loopback? */
+bool
+address_public(void)
+{
+    unsigned                    i;
+    const struct sockaddr_in   *sin;
+    const struct sockaddr_in6  *sin6;
+
+    for (i = 0; i < count; i++) {
+        sin = (const struct sockaddr_in *) &addresses[i];
+        sin6 = (const struct sockaddr_in6 *) &addresses[i];
+
+        if (addresses[i].ss_family == AF_INET
+            ? ntohl(sin->sin_addr.s_addr) >> 24 != IN_LOOPBACKNET
+            : !IN6_IS_ADDR_LOOPBACK(&sin6->sin6_addr))
+        {
+            return true;
+        }
+    }
+
+    return false;
+}
+
+
 /* The first address, where "any" means loopback. */
 const struct sockaddr *
 address_probe(socklen_t *len)

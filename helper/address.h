@@ -20,6 +20,9 @@ bool address_check(const char *host, unsigned port, unsigned wait_ms);
 /* "listen 127.0.0.1:8000; listen [::1]:8000;", malloc'ed. */
 char *address_directives(void);
 
+/* Can other machines reach one of them? */
+bool address_public(void);
+
 /* Where a client on this machine reaches it. */
 const struct sockaddr *address_probe(socklen_t *len);
 

@@ -87,7 +87,7 @@ static void
 main_banner(void)
 {
     const char  *host = helper.opt.host;
-    const char  *left, *right;
+    const char  *left, *right, *key;
 
     if (strcmp(host, "0.0.0.0") == 0 || strcmp(host, "*") == 0
         || strcmp(host, "::") == 0)
@@ -101,11 +101,15 @@ main_banner(void)
     printf("\n\xf0\x9f\x8d\x8b  Lemonade Server v%s Ready!\n",
            LEMONADE_VERSION);
     printf("    http://%s%s%s:%u\n\n", left, host, right, helper.opt.port);
-    printf("Try:\n  curl http://%s%s%s:%u/v1/chat/completions -H "
+    key = getenv("LEMONADE_API_KEY");
+
+    printf("Try:\n  curl http://%s%s%s:%u/v1/chat/completions %s-H "
            "'Content-Type: application/json' -d '{\"model\":"
            "\"Lemonade-Demo-GGUF\",\"messages\":[{\"role\":\"user\","
            "\"content\":\"Hello!\"}]}'\n",
-           left, host, right, helper.opt.port);
+           left, host, right, helper.opt.port,
+           key != NULL && *key != '\0'
+           ? "-H \"Authorization: Bearer $LEMONADE_API_KEY\" " : "");
     fflush(stdout);
 }
 

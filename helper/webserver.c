@@ -44,6 +44,22 @@ static unsigned        restarts;
 static char            last_line[512];
 
 
+/* Who opens the machine to others should know it. */
+static void
+web_warn(void)
+{
+    const char  *key;
+
+    key = getenv("LEMONADE_API_KEY");
+
+    if (address_public() && (key == NULL || *key == '\0')) {
+        log_write(LOG_WARNING, "helper", "everybody who reaches %s port %u "
+                  "can use this server, load and unload its models; set "
+                  "LEMONADE_API_KEY", helper.opt.host, helper.opt.port);
+    }
+}
+
+
 /* Finds, checks, writes. */
 bool
 webserver_prepare(void)
@@ -71,6 +87,8 @@ webserver_prepare(void)
     {
         return false;
     }
+
+    web_warn();
 
     if (!webserver_reachable()) {
         return false;

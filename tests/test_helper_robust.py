@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import re
 import socket
+import subprocess
 import threading
 import time
 
@@ -49,6 +51,10 @@ def test_a_load_that_waits_for_an_installation_can_be_unloaded(serve):
         with server.connect() as c:
             c.request("POST", "/v1/load", {"model_name": model})
             until(lambda: server.processes("apt"), 10, "an installation")
+            sources = server.cache_dir / \
+                "bin/llamacpp/cpu.staging/sources.list"
+            assert sources.stat().st_mode & 0o77 == 0
+            assert "secretword" not in server.log()
             reply = server.call("POST", "/v1/unload", {}, timeout=5)
             assert reply.status == 200
             check_error(c.reply(), 503, "model_unloaded", "model_name")
@@ -159,3 +165,20 @@ def test_a_host_that_is_not_text_is_refused(serve):
     said = failed_start(serve, LEMONADE_HOST=b"\xff\xfe".decode(
         errors="surrogateescape"))
     assert "must be a host name" in said
+
+
+@pytest.mark.parametrize("host, key, warned", [
+    ("0.0.0.0", None, True), ("0.0.0.0", "k", False), ("localhost", None, False)])
+def test_an_open_server_is_warned_about(serve, host, key, warned):
+    server = serve("--host", host, env={"LEMONADE_API_KEY": key})
+    assert ("set LEMONADE_API_KEY" in server.log()) == warned
+
+
+def test_the_curl_line_of_the_start_works_with_a_key(serve):
+    server = serve(env={"LEMONADE_API_KEY": "it is secret"})
+    line = until(lambda: re.search(r"^  (curl .*)$", server.log(), re.M), 5,
+                 "what to try")[1]
+    assert "it is secret" not in server.log()
+    done = subprocess.run(["bash", "-c", line], env=server.env, timeout=60,
+                          capture_output=True, text=True)
+    assert "chat.completion" in done.stdout
