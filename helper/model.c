@@ -16,6 +16,9 @@
 #include <string.h>
 
 
+#define MODEL_SILENT_MAX    3   /* doubts without an answer */
+
+
 static TAILQ_HEAD(, model)  models = TAILQ_HEAD_INITIALIZER(models);
 
 
@@ -246,18 +249,40 @@ model_check(struct model *m)
 }
 
 
-/* It is there after all. */
+/* Takes a server out that answers nothing any more. */
 static void
-model_on_sure(struct server *s, void *arg)
+model_give_up(struct model *m)
+{
+    log_write(LOG_ERROR, "model", "%s does not answer, replacing its server",
+              m->def->name);
+
+    m->crashed = true;
+    m->state = MODEL_STOPPING;
+    model_retire(m);
+    server_stop(m->server);
+}
+
+
+/* It is there after all, or says nothing. */
+static void
+model_on_sure(struct server *s, bool answered, void *arg)
 {
     struct model  *m = arg;
 
     m->doubted = false;
+    m->silent = answered ? 0 : m->silent + 1;
 
-    if (m->state == MODEL_READY) {
-        model_resume(m);
-        loader_wake();
+    if (m->state != MODEL_READY) {
+        return;
     }
+
+    if (m->silent >= MODEL_SILENT_MAX) {
+        model_give_up(m);
+        return;
+    }
+
+    model_resume(m);
+    loader_wake();
 }
 
 
@@ -497,6 +522,7 @@ model_on_ready(struct server *s, void *arg)
     m->seen = 0;
     m->useful = false;
     m->doubted = false;
+    m->silent = 0;
     m->retry_at = 0;
     m->ready_at = m->last_use = clock_ms();
 

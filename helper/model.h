@@ -77,6 +77,7 @@ struct model {
     bool                     unload;    /* to be stopped when idle */
     bool                     published; /* slot is its route */
     bool                     doubted;   /* its server is being asked */
+    unsigned                 silent;    /* doubts in a row it left so */
     bool                     useful;    /* its last server did serve */
     bool                     crashed;   /* found dead before its exit came */
     struct server           *server;
@@ -121,6 +122,7 @@ void model_wait_cancel(struct model_wait *w);
  * Somebody could not reach this route.  If its server is dead, the route is
  * taken out at once.  If it seems alive, nobody is sent there until it has
  * answered: a killed process closes its sockets a moment before it is dead.
+ * One that leaves three doubts in a row without an answer is replaced.
  */
 void model_suspect(const char *name, unsigned slot, unsigned generation);
 

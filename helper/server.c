@@ -57,7 +57,7 @@ struct server {
     char                         *tag;
     char                          error[512];
     server_ready                  on_ready;
-    server_ready                  on_sure;  /* while it is in doubt */
+    server_sure                   on_sure;  /* while it is in doubt */
     server_exit                   on_exit;
     void                         *arg;
 };
@@ -101,18 +101,25 @@ server_end(struct server *s, const char *reason)
 
 /* The server in doubt answers, or has had its time. */
 static void
-server_on_sure(void *arg)
+server_settle(struct server *s, bool answered)
 {
-    struct server  *s = arg;
-    server_ready    on_sure = s->on_sure;
+    server_sure  on_sure = s->on_sure;
 
     s->health = NULL;
     s->on_sure = NULL;
     event_del(s->later);
 
     if (!s->stopping && !runner_dead(s->runner)) {
-        on_sure(s, s->arg);
+        on_sure(s, answered, s->arg);
     }
+}
+
+
+/* The server in doubt answers. */
+static void
+server_on_sure(void *arg)
+{
+    server_settle(arg, true);
 }
 
 
@@ -127,7 +134,7 @@ server_on_later(evutil_socket_t fd, short what, void *arg)
 
     if (s->on_sure != NULL) {
         health_free(s->health);
-        server_on_sure(s);
+        server_settle(s, false);
         return;
     }
 
@@ -491,7 +498,7 @@ server_start(const struct registry_model *model, server_ready on_ready,
 
 /* Asks a ready server again. */
 void
-server_doubt(struct server *s, server_ready on_sure)
+server_doubt(struct server *s, server_sure on_sure)
 {
     struct timeval  tv = {
         .tv_sec = SERVER_DOUBT_MS / 1000,

@@ -39,12 +39,15 @@ void server_stop(struct server *s);
 /* The same without mercy. */
 void server_kill(struct server *s);
 
+/* Called once when a doubt is over; answered: or its time was. */
+typedef void (*server_sure)(struct server *s, bool answered, void *arg);
+
 /*
  * Somebody could not reach a ready server that seems alive: asks it again.
  * on_sure is called once, when it answers or after three seconds; never if
  * it dies, which on_exit tells.
  */
-void server_doubt(struct server *s, server_ready on_sure);
+void server_doubt(struct server *s, server_sure on_sure);
 
 /* Dead, though on_exit was not called yet? */
 bool server_dead(const struct server *s);

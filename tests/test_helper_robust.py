@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -182,3 +183,34 @@ def test_the_curl_line_of_the_start_works_with_a_key(serve):
     done = subprocess.run(["bash", "-c", line], env=server.env, timeout=60,
                           capture_output=True, text=True)
     assert "chat.completion" in done.stdout
+
+
+def suspect(server, model, generation):
+    """Tells the helper what nginx does when it could not reach a model."""
+    return server.control("POST", "/internal/ensure", headers={
+        "X-Lemonade-Model": model, "X-Lemonade-Failed": f"0:{generation}"})
+
+
+def test_a_backend_that_answers_nothing_is_replaced(serve):
+    server = serve(env=ENV)
+    double = Double(server, "Silent")
+    server.load(double.name)
+    first = server.backend()
+    os.kill(first, signal.SIGSTOP)
+    for _ in range(3):
+        assert suspect(server, double.name, 1).status == 204
+    assert server.backend() != first
+    assert len(double.calls("start")) == 2
+
+
+def test_a_backend_that_answers_again_stays(serve):
+    server = serve(env=ENV)
+    double = Double(server, "Slow")
+    server.load(double.name)
+    first = server.backend()
+    for _ in range(3):
+        os.kill(first, signal.SIGSTOP)
+        assert suspect(server, double.name, 1).status == 204
+        os.kill(first, signal.SIGCONT)
+        assert suspect(server, double.name, 1).status == 204
+    assert server.backend() == first
