@@ -33,6 +33,7 @@
 #define SERVER_FAST_MS      5       /* in the first second */
 #define SERVER_SLOW_MS      100
 #define SERVER_DOUBT_MS     3000
+#define SERVER_LOG_LINES    500     /* a second, into our log */
 
 
 struct server {
@@ -55,6 +56,8 @@ struct server {
     bool                          explained;    /* error is the cause */
     char                          key[LM_KEY_MAX];
     char                         *tag;
+    uint64_t                      log_since;
+    unsigned                      log_lines;
     char                          error[512];
     server_ready                  on_ready;
     server_sure                   on_sure;  /* while it is in doubt */
@@ -66,10 +69,25 @@ struct server {
 static unsigned  server_serial;
 
 
+/* Tells how many lines of the last second were not logged. */
+static void
+server_log_settle(struct server *s)
+{
+    if (s->log_lines > SERVER_LOG_LINES) {
+        log_write(LOG_WARNING, s->tag, "%u lines left out",
+                  s->log_lines - SERVER_LOG_LINES);
+    }
+
+    s->log_lines = 0;
+}
+
+
 /* Frees a server whose child is gone. */
 static void
 server_free(struct server *s)
 {
+    server_log_settle(s);
+
     if (s->socket != NULL) {
         unlink(s->socket);
     }
@@ -178,6 +196,21 @@ server_on_health(void *arg)
 }
 
 
+/* Logs a line unless there were too many: a child may write for ever. */
+static void
+server_log(struct server *s, enum log_level level, const char *line)
+{
+    if (clock_ms() - s->log_since >= 1000) {
+        server_log_settle(s);
+        s->log_since = clock_ms();
+    }
+
+    if (++s->log_lines <= SERVER_LOG_LINES) {
+        log_write(level, s->tag, "%s", line);
+    }
+}
+
+
 /* One line of the child's output. */
 static void
 server_on_line(struct runner *r, const char *line, size_t len,
@@ -243,7 +276,7 @@ server_on_line(struct runner *r, const char *line, size_t len,
         break;
     }
 
-    log_write(level, s->tag, "%s", copy);
+    server_log(s, level, copy);
 }
 
 

@@ -214,3 +214,12 @@ def test_a_backend_that_answers_again_stays(serve):
         os.kill(first, signal.SIGCONT)
         assert suspect(server, double.name, 1).status == 204
     assert server.backend() == first
+
+
+def test_a_backend_that_writes_much_does_not_fill_the_log(serve):
+    server = serve(env=ENV)
+    double = Double(server, "Talks", exit=1, stderr="error: noise\n" * 20000)
+    assert server.chat(double.name).status == 500
+    log = server.log()
+    assert log.count("error: noise") < 5000     # 500 in each second
+    assert "lines left out" in log
