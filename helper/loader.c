@@ -25,6 +25,7 @@
 #define LOADER_TICK_MS      1000
 #define LOADER_CHANCE_MS    1000    /* to use what was granted */
 #define LOADER_RETRY_AFTER  10      /* seconds, when there was no room */
+#define LOADER_ANY          MODEL_TYPES
 
 
 static TAILQ_HEAD(, model)  queue = TAILQ_HEAD_INITIALIZER(queue);
@@ -83,7 +84,10 @@ loader_may_leave(struct model *m)
 }
 
 
-/* The model that shall leave, or NULL: none may, for the moment. */
+/*
+ * The model of a type, or of LOADER_ANY, that shall leave, or NULL: none may,
+ * for the moment.
+ */
 static struct model *
 loader_victim(enum model_type type)
 {
@@ -95,7 +99,8 @@ loader_victim(enum model_type type)
 
     for (m = model_first(); m != NULL; m = TAILQ_NEXT(m, link)) {
 
-        if (m->state != MODEL_READY || m->doubted || m->type != type
+        if (m->state != MODEL_READY || m->doubted
+            || (type != LOADER_ANY && m->type != type)
             || !loader_may_leave(m))
         {
             continue;
@@ -116,23 +121,19 @@ loader_victim(enum model_type type)
 }
 
 
-/* Is there room for one more of the type?  Makes some where there is none. */
+/* Are there fewer than limit of a type?  Lets one go where there are not. */
 static bool
-loader_room(enum model_type type)
+loader_room(enum model_type type, long limit)
 {
     long           loaded, leaving;
     struct model  *m;
-
-    if (helper.opt.max_loaded_models == -1) {
-        return true;
-    }
 
     loaded = 0;
     leaving = 0;
 
     for (m = model_first(); m != NULL; m = TAILQ_NEXT(m, link)) {
 
-        if (m->server == NULL || m->type != type) {
+        if (m->server == NULL || (type != LOADER_ANY && m->type != type)) {
             continue;
         }
 
@@ -143,11 +144,11 @@ loader_room(enum model_type type)
         }
     }
 
-    if (loaded < helper.opt.max_loaded_models) {
+    if (loaded < limit) {
         return true;
     }
 
-    if (loaded - leaving >= helper.opt.max_loaded_models) {
+    if (loaded - leaving >= limit) {
         m = loader_victim(type);
 
         if (m != NULL) {
@@ -161,13 +162,37 @@ loader_room(enum model_type type)
 }
 
 
-/* Looks at one model in the queue; returns whether it waits for room. */
+/* May this model be started?  Notes the types that somebody waits for. */
 static bool
-loader_consider(struct model *m, const bool *crowded, bool *loading)
+loader_admit(const struct model *m, bool *crowded)
+{
+    long      limit = helper.opt.max_loaded_models;
+    unsigned  type;
+
+    if (limit != -1 && !loader_room(m->type, limit)) {
+        crowded[m->type] = true;
+        return false;
+    }
+
+    if (!loader_room(LOADER_ANY, LM_ROUTES)) {
+        for (type = 0; type < MODEL_TYPES; type++) {
+            crowded[type] = true;
+        }
+
+        return false;
+    }
+
+    return true;
+}
+
+
+/* Looks at one model in the queue. */
+static void
+loader_consider(struct model *m, bool *crowded, bool *loading)
 {
     if (m->state == MODEL_READY && !m->doubted) {
         model_answer(m, 200, NULL, 0, "already");
-        return false;
+        return;
     }
 
     if (m->state == MODEL_DRAINING) {
@@ -178,30 +203,22 @@ loader_consider(struct model *m, const bool *crowded, bool *loading)
             model_resume(m);
         }
 
-        return false;
+        return;
     }
 
     if (m->state != MODEL_ON_DISK || crowded[m->type]) {
-        return false;
+        return;
     }
 
     if (TAILQ_EMPTY(&m->waits)) {
         loader_dequeue(m);
-        return false;
+        return;
     }
 
-    if (!loader_room(m->type)) {
-        return true;
+    if (loader_admit(m, crowded) && !*loading) {
+        *loading = true;
+        model_start(m);
     }
-
-    if (*loading) {
-        return false;
-    }
-
-    *loading = true;
-    model_start(m);
-
-    return false;
 }
 
 
@@ -288,10 +305,7 @@ loader_step(evutil_socket_t fd, short what, void *arg)
 
     for (m = TAILQ_FIRST(&queue); m != NULL; m = next) {
         next = TAILQ_NEXT(m, queue_link);
-
-        if (loader_consider(m, crowded, &loading)) {
-            crowded[m->type] = true;
-        }
+        loader_consider(m, crowded, &loading);
     }
 
     poll_again = loader_settle(crowded);

@@ -7,11 +7,11 @@ import signal
 import socket
 import subprocess
 import threading
-import time
+from pathlib import Path
 
 import pytest
 
-from harness.double import ENV, HEAD, Double, event
+from harness.double import ENV, Double
 from harness.errors import check_error
 from harness.server import BUILD, command
 from harness.wait import until
@@ -223,3 +223,16 @@ def test_a_backend_that_writes_much_does_not_fill_the_log(serve):
     log = server.log()
     assert log.count("error: noise") < 5000     # 500 in each second
     assert "lines left out" in log
+
+
+def test_more_models_than_routes_take_turns(serve):
+    """Nobody is refused, and nothing is loaded in vain."""
+    server = serve("--max-loaded-models", -1, env=ENV)
+    path = Double(server, "Shared").path
+    names = [server.add(f"M{i}", path) for i in range(66)]
+    for name in names:
+        reply = server.control("POST", "/v1/load", {"model_name": name})
+        assert reply.status == 200
+    starts = Path(f"{path}.calls").read_text().split().count("start")
+    assert starts == len(names)
+    assert len(server.health()["all_models_loaded"]) == 64
