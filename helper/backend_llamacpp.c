@@ -12,6 +12,7 @@
 #include "llamacpp_program.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,7 +131,9 @@ llamacpp_timing(const char *line, struct backend_timing *t)
 
     if (p == NULL
         || sscanf(p, "eval time = %lf ms / %ld tokens ( %lf ms per token, "
-                  "%lf tokens per second)", &ms, &tokens, &each, &rate) != 4)
+                  "%lf tokens per second)", &ms, &tokens, &each, &rate) != 4
+        || !isfinite(ms) || !isfinite(rate)
+        || ms < 0 || rate < 0 || tokens < 0)
     {
         return;
     }
