@@ -43,7 +43,7 @@ static TAILQ_HEAD(, llamacpp_wait)  waits = TAILQ_HEAD_INITIALIZER(waits);
 static struct backend_program   program;
 static struct stat              probed;     /* the file program stands for */
 static struct runner           *worker;     /* version or install */
-static struct event            *later;      /* next step, or worker's timeout */
+static struct event            *later;      /* next step, worker's limit */
 static bool                     installed;  /* tried since the last answer */
 static bool                     late;       /* the worker was killed for it */
 static char                     problem[512];

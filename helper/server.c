@@ -13,6 +13,7 @@
 #include "health.h"
 #include "helper.h"
 #include "log.h"
+#include "owner.h"
 #include "runner.h"
 #include "text.h"
 
@@ -54,6 +55,7 @@ struct server {
     bool                          stopping;
     bool                          port_taken;
     bool                          explained;    /* error is the cause */
+    bool                          stranger; /* answered on our port */
     char                          key[LM_KEY_MAX];
     char                         *tag;
     uint64_t                      log_since;
@@ -161,8 +163,9 @@ server_on_later(evutil_socket_t fd, short what, void *arg)
         return;
     }
 
-    snprintf(s->error, sizeof(s->error), "not ready within %ld s",
-             helper.opt.load_timeout);
+    snprintf(s->error, sizeof(s->error), "not ready within %ld s%s",
+             helper.opt.load_timeout,
+             s->stranger ? ", another program answers on its port" : "");
     s->stopping = true;
     runner_stop(s->runner);
 }
@@ -178,7 +181,7 @@ server_end_soon(struct server *s)
 }
 
 
-/* The server answered 200. */
+/* Somebody answered 200: the child, or who took its port before it could? */
 static void
 server_on_health(void *arg)
 {
@@ -187,6 +190,15 @@ server_on_health(void *arg)
     s->health = NULL;
 
     if (s->stopping || runner_dead(s->runner)) {
+        return;
+    }
+
+    if (s->socket == NULL && !owner_is_group(server_pid(s), s->port)) {
+        s->stranger = true;
+        s->health = health_new(helper.base, (struct sockaddr *) &s->address,
+                               s->address_len, s->backend->health_path,
+                               SERVER_SLOW_MS, SERVER_SLOW_MS,
+                               server_on_health, s);
         return;
     }
 
@@ -456,6 +468,7 @@ server_launch(struct server *s, const struct backend_program *program)
     s->tries++;
     s->port_taken = false;
     s->explained = false;
+    s->stranger = false;
     s->error[0] = '\0';
 
     if (!server_choose_address(s, program)) {

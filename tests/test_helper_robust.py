@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.double import ENV, Double
+from harness.double import ENV, PROGRAM, Double
 from harness.errors import check_error
 from harness.server import BUILD, command
 from harness.wait import until
@@ -169,7 +169,8 @@ def test_a_host_that_is_not_text_is_refused(serve):
 
 
 @pytest.mark.parametrize("host, key, warned", [
-    ("0.0.0.0", None, True), ("0.0.0.0", "k", False), ("localhost", None, False)])
+    ("0.0.0.0", None, True), ("0.0.0.0", "k", False),
+    ("localhost", None, False)])
 def test_an_open_server_is_warned_about(serve, host, key, warned):
     server = serve("--host", host, env={"LEMONADE_API_KEY": key})
     assert ("set LEMONADE_API_KEY" in server.log()) == warned
@@ -236,3 +237,71 @@ def test_more_models_than_routes_take_turns(serve):
     starts = Path(f"{path}.calls").read_text().split().count("start")
     assert starts == len(names)
     assert len(server.health()["all_models_loaded"]) == 64
+
+
+# An old llama-server, which can only listen on a port.
+OLD = f"""#!/bin/bash
+if [ "$1" = --version ]; then
+    echo "version: 6000 (abcdef)" >&2
+    exit
+fi
+BEFORE
+{PROGRAM} "$@"
+exit $?
+"""
+
+# Takes the port before the first llama-server can, and answers there.
+STRANGER = """
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def do_POST(self):
+        open(sys.argv[2], "w").close()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])),
+                       Handler).serve_forever()
+"""
+
+
+def old_llama_server(folder, before=""):
+    program = folder / "old-llama-server"
+    program.write_text(OLD.replace("BEFORE", before))
+    program.chmod(0o755)
+    return {"LEMONADE_LLAMACPP_CPU_BIN": program}
+
+
+def test_an_old_llama_server_below_a_wrapper_is_used_by_its_port(
+        serve, tmp_path):
+    server = serve(env=old_llama_server(tmp_path))
+    double = Double(server, "Old")
+    server.load(double.name)
+    loaded = server.health()["all_models_loaded"][0]
+    assert loaded["backend_url"].startswith("http://127.0.0.1:")
+
+
+def test_a_stranger_on_the_port_is_not_taken_for_the_backend(
+        serve, tmp_path):
+    stranger = tmp_path / "stranger.py"
+    stranger.write_text(STRANGER)
+    server = serve(env=old_llama_server(tmp_path, f"""
+if mkdir {tmp_path}/once 2>/dev/null; then
+    while [ "$1" != --port ]; do shift; done
+    setsid python3 {stranger} $2 {tmp_path}/asked >/dev/null 2>&1 &
+    echo $! $2 >{tmp_path}/pid
+    sleep 1
+    echo "couldn't bind HTTP server socket" >&2
+    exit 1
+fi"""))
+    double = Double(server, "Old")
+    try:
+        server.load(double.name)
+        loaded = server.health()["all_models_loaded"][0]
+        pid, port = (tmp_path / "pid").read_text().split()
+        os.kill(int(pid), 0)
+        assert loaded["backend_url"] != f"http://127.0.0.1:{port}"
+        assert server.chat(double.name).status == 200
+    finally:
+        os.kill(int((tmp_path / "pid").read_text().split()[0]),
+                signal.SIGKILL)
+    assert not (tmp_path / "asked").exists()
