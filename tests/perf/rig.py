@@ -50,10 +50,16 @@ COMMON = '''
     access_log /dev/null bench;
 '''
 
-# The fields of our log format that a stock nginx has.
+# Our log format with the fields that a stock nginx has in the place of ours.
 PLAIN_LOG = '''
     log_format bench '$remote_addr [$time_iso8601] "$request" $status '
-                     '$body_bytes_sent $request_time';
+                     '$body_bytes_sent $request_time '
+                     'name="$proxy_host" addr="$upstream_addr" '
+                     'connect=$upstream_connect_time '
+                     'header=$upstream_header_time '
+                     'sent=$upstream_bytes_sent '
+                     'received=$upstream_bytes_received '
+                     'time=$upstream_response_time';
 '''
 
 
