@@ -97,6 +97,7 @@ ngx_http_lemonade_get_peer(ngx_peer_connection_t *pc, void *data)
 {
     ngx_http_lemonade_ctx_t *ctx = data;
 
+    u_char     *p;
     ngx_str_t  *name;
 
     /* nginx keeps the pointer in $upstream_addr: a new one for each try */
@@ -115,8 +116,19 @@ ngx_http_lemonade_get_peer(ngx_peer_connection_t *pc, void *data)
     pc->cached = 0;
     pc->connection = NULL;
 
-    name->len = ngx_sock_ntop(pc->sockaddr, pc->socklen, name->data,
-                              NGX_SOCKADDR_STRLEN, 1);
+    if (pc->sockaddr->sa_family == AF_UNIX) {
+
+        /* the usual case, without the format machinery */
+
+        p = ngx_cpymem(name->data, "unix:", 5);
+        p = ngx_cpystrn(p, (u_char *) ctx->replica.address.sun_path,
+                        NGX_SOCKADDR_STRLEN - 5);
+        name->len = p - name->data;
+
+    } else {
+        name->len = ngx_sock_ntop(pc->sockaddr, pc->socklen, name->data,
+                                  NGX_SOCKADDR_STRLEN, 1);
+    }
 
     return NGX_OK;
 }

@@ -33,7 +33,7 @@ enum {
 
 
 /* lm_scan_t.in_key: in the name of a member that is none of ours. */
-#define LM_SCAN_LONG_KEY  2
+#define LM_SCAN_OTHER_KEY  2
 
 
 typedef unsigned char  lm_vector_t __attribute__((vector_size(16)));
@@ -90,13 +90,17 @@ lm_scan_keep(lm_scan_t *s, const unsigned char *p, size_t n)
     lm_scan_value_t  *v;
 
     if (s->in_key) {
+        if (s->in_key == LM_SCAN_OTHER_KEY) {
+            return;
+        }
+
         if (n <= LM_SCAN_KEY_MAX - (size_t) s->key_len) {
             memcpy(s->key + s->key_len, p, n);
             s->key_len = (uint16_t) (s->key_len + n);
 
         } else {
             /* longer than any name we want */
-            s->in_key = LM_SCAN_LONG_KEY;
+            s->in_key = LM_SCAN_OTHER_KEY;
         }
 
         return;
@@ -160,7 +164,7 @@ lm_scan_unicode(lm_scan_t *s)
 
     s->state = S_STRING;
 
-    if (!s->in_key && s->wanted < 0) {
+    if (s->in_key == LM_SCAN_OTHER_KEY || (!s->in_key && s->wanted < 0)) {
         return;
     }
 
@@ -282,7 +286,7 @@ lm_scan_string_end(lm_scan_t *s)
 
     s->state = S_COLON;
 
-    if (s->depth != 1 || s->in_key == LM_SCAN_LONG_KEY) {
+    if (s->in_key == LM_SCAN_OTHER_KEY) {
         s->in_key = 0;
         return;
     }
@@ -316,9 +320,23 @@ lm_scan_string_run(const unsigned char *p, const unsigned char *last)
             | (lm_vector_t) (v == '\\');
         memcpy(half, &v, 16);
 
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+
+        if (half[0]) {
+            return p + __builtin_ctzll(half[0]) / 8;
+        }
+
+        if (half[1]) {
+            return p + 8 + __builtin_ctzll(half[1]) / 8;
+        }
+
+#else
+
         if (half[0] | half[1]) {
             break;
         }
+
+#endif
 
         p += 16;
     }
@@ -581,7 +599,8 @@ lm_scan_token(lm_scan_t *s, unsigned char c)
 
     case S_OBJECT_NAME:
         if (c == '"') {
-            s->in_key = 1;
+            /* the names we want are at the top */
+            s->in_key = (s->depth == 1) ? 1 : LM_SCAN_OTHER_KEY;
             s->key_len = 0;
             s->wanted = -1;
             s->state = S_STRING;

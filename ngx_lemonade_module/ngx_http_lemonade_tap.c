@@ -146,9 +146,18 @@ ngx_http_lemonade_tap_numbers(ngx_http_lemonade_ctx_t *ctx, u_char *p,
     }
 
     if (timings) {
-        ngx_http_lemonade_tap_number(timings, last,
+
+        /* the last of them, as a rule */
+
+        ngx_http_lemonade_tap_number(ngx_max(timings, last - 64), last,
                                      "\"predicted_per_second\":", 100,
                                      &ctx->tokens_per_second);
+
+        if (ctx->tokens_per_second == 0) {
+            ngx_http_lemonade_tap_number(timings, last,
+                                         "\"predicted_per_second\":", 100,
+                                         &ctx->tokens_per_second);
+        }
 
     } else if (usage) {
 
@@ -256,9 +265,26 @@ ngx_http_lemonade_tap_carry(ngx_http_lemonade_ctx_t *ctx, u_char *p,
 }
 
 
-/* Finds text in a run of bytes. */
+/*
+ * Finds text, which begins with a quote, in a run of bytes.  memmem() would
+ * prepare a table first, which costs more than looking at the few quotes.
+ */
 static u_char *
 ngx_http_lemonade_tap_find(u_char *p, u_char *last, char *text)
 {
-    return memmem(p, last - p, text, ngx_strlen(text));
+    size_t  len = ngx_strlen(text);
+
+    while ((p = memchr(p, '"', last - p)) != NULL) {
+        if ((size_t) (last - p) < len) {
+            return NULL;
+        }
+
+        if (ngx_memcmp(p, text, len) == 0) {
+            return p;
+        }
+
+        p++;
+    }
+
+    return NULL;
 }
