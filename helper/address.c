@@ -264,7 +264,7 @@ address_directives(void)
 
         } else {
             inet_ntop(AF_INET6, &sin6->sin6_addr, address, sizeof(address));
-            more = text_format("%slisten [%s]:%u ipv6only=on;\n        ",
+            more = text_format("%slisten [%s]:%u;\n        ",
                                text, address, ntohs(sin6->sin6_port));
         }
 

@@ -37,7 +37,6 @@ struct backend_job {
 /* What a line of output says. */
 enum backend_line {
     LINE_PLAIN = 0,
-    LINE_WARNING,
     LINE_ERROR,
     LINE_CAUSE,         /* the error that explains those around it */
     LINE_FAREWELL,      /* an error that only says that it failed */

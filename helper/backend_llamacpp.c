@@ -207,7 +207,7 @@ llamacpp_line(const char *line, struct backend_timing *t)
         return LINE_READY;
     }
 
-    return level == 'W' ? LINE_WARNING : LINE_PLAIN;
+    return LINE_PLAIN;
 }
 
 

@@ -23,6 +23,7 @@
 #define LOADER_POLL_MS      20      /* and when that takes longer than */
 #define LOADER_FAST_FOR     1000
 #define LOADER_TICK_MS      1000
+#define LOADER_LINGER_MS    50      /* a busy model stays open for more */
 #define LOADER_CHANCE_MS    1000    /* to use what was granted */
 #define LOADER_RETRY_AFTER  10      /* seconds, when there was no room */
 #define LOADER_ANY          MODEL_TYPES
@@ -121,9 +122,26 @@ loader_victim(enum model_type type)
 }
 
 
-/* Are there fewer than limit of a type?  Lets one go where there are not. */
+/*
+ * May the victim be closed to newcomers for the sake of somebody who waits
+ * since then?  One that nobody uses, at once.  A busy one stays open for a
+ * moment: it cannot leave now anyway, and of requests for two models that
+ * arrive together those for the one that is here need not wait two loads.
+ */
 static bool
-loader_room(enum model_type type, long limit)
+loader_time_is_up(const struct model *victim, uint64_t since)
+{
+    return model_inflight(victim) == 0
+           || clock_ms() - since >= LOADER_LINGER_MS;
+}
+
+
+/*
+ * Are there fewer than limit of a type?  Lets one go where there are not.
+ * since: when the first of those came who need the room.
+ */
+static bool
+loader_room(enum model_type type, long limit, uint64_t since)
 {
     long           loaded, leaving;
     struct model  *m;
@@ -151,7 +169,7 @@ loader_room(enum model_type type, long limit)
     if (loaded - leaving >= limit) {
         m = loader_victim(type);
 
-        if (m != NULL) {
+        if (m != NULL && loader_time_is_up(m, since)) {
             log_write(LOG_DEBUG, "loader", "%s has to leave",
                       m->def->name);
             model_drain(m);
@@ -167,14 +185,15 @@ static bool
 loader_admit(const struct model *m, bool *crowded)
 {
     long      limit = helper.opt.max_loaded_models;
+    uint64_t  since = TAILQ_FIRST(&m->waits)->since;
     unsigned  type;
 
-    if (limit != -1 && !loader_room(m->type, limit)) {
+    if (limit != -1 && !loader_room(m->type, limit, since)) {
         crowded[m->type] = true;
         return false;
     }
 
-    if (!loader_room(LOADER_ANY, LM_ROUTES)) {
+    if (!loader_room(LOADER_ANY, LM_ROUTES, since)) {
         for (type = 0; type < MODEL_TYPES; type++) {
             crowded[type] = true;
         }
@@ -325,21 +344,13 @@ loader_step(evutil_socket_t fd, short what, void *arg)
 
 /* Ends waits that lasted too long.  Those of a model that loads do not. */
 static void
-loader_expire(struct model *m, uint64_t now)
+loader_expire(struct model *m)
 {
-    uint64_t            limit;
-    struct model_wait  *w;
-
-    limit = (uint64_t) helper.opt.load_timeout * 1000;
-    w = TAILQ_FIRST(&m->waits);
-
-    if (m->state == MODEL_LOADING || w == NULL || now - w->since < limit) {
-        return;
+    if (m->state != MODEL_LOADING && !TAILQ_EMPTY(&m->waits)) {
+        model_expire(m, (uint64_t) helper.opt.load_timeout * 1000,
+                     LOADER_RETRY_AFTER, "no room for this model: the ones "
+                     "that are loaded are busy");
     }
-
-    model_answer(m, 503, "no_capacity", LOADER_RETRY_AFTER,
-                 "no room for this model: the ones that are loaded are busy");
-    loader_wake();
 }
 
 
@@ -347,15 +358,13 @@ loader_expire(struct model *m, uint64_t now)
 static void
 loader_on_tick(evutil_socket_t fd, short what, void *arg)
 {
-    uint64_t       now;
     struct model  *m;
 
     lm_state_reap(&helper.state);
-    now = clock_ms();
 
     for (m = model_first(); m != NULL; m = TAILQ_NEXT(m, link)) {
         model_refresh(m);
-        loader_expire(m, now);
+        loader_expire(m);
     }
 }
 

@@ -273,10 +273,6 @@ server_on_line(struct runner *r, const char *line, size_t len,
 
         break;
 
-    case LINE_WARNING:
-        level = LOG_WARNING;
-        break;
-
     case LINE_READY:
         if (s->health != NULL) {
             health_poke(s->health);

@@ -178,6 +178,59 @@ conf_add_limits(struct conf *conf)
 }
 
 
+/*
+ * The names we answer to when only this machine can reach us.  A web page
+ * whose own name was pointed at 127.0.0.1 must not be able to use the server
+ * (DNS rebinding); names without a domain cannot be pointed anywhere.
+ */
+static char *
+conf_names(void)
+{
+    char        *names;
+    const char  *more;
+
+    more = getenv("LEMONADE_ALLOWED_HOSTS");
+
+    if (address_public()) {
+        return text_dup("\"\"");
+    }
+
+    if (more != NULL
+        && more[strspn(more, "abcdefghijklmnopqrstuvwxyz"
+                       "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_* ")] != '\0')
+    {
+        fputs("lemonade-helper: LEMONADE_ALLOWED_HOSTS must be host names "
+              "with blanks between them\n", stderr);
+        return NULL;
+    }
+
+    names = text_format("\"\" localhost *.localhost [::1] ~^127[.][0-9.]+$ "
+                        "~^[^.]+$ %s", more != NULL ? more : "");
+
+    return names;
+}
+
+
+/* A server for all other names, in front of ours. */
+static char *
+conf_guard(void)
+{
+    char  *listen, *guard;
+
+    if (address_public()) {
+        return text_dup("");
+    }
+
+    listen = address_directives();
+    guard = text_format("server {\n        %sserver_name _;\n"
+                        "        lemonade_json_errors on;\n"
+                        "        return 403;\n    }\n", listen);
+    free(listen);
+
+    return guard;
+}
+
+
 /* How many workers: one for each core that we may use, up to the limit. */
 static char *
 conf_workers(void)
@@ -331,7 +384,7 @@ bool
 webserver_write_conf(const char *dir)
 {
     bool          good;
-    char         *key, *html;
+    char         *key, *names, *html;
     unsigned      i;
     struct conf   conf;
 
@@ -342,7 +395,15 @@ webserver_write_conf(const char *dir)
         return false;
     }
 
+    names = conf_names();
+    if (names == NULL) {
+        free(key);
+        return false;
+    }
+
     conf_add(&conf, "API_KEY", key);
+    conf_add(&conf, "NAMES", names);
+    conf_add(&conf, "GUARD", conf_guard());
     conf_add(&conf, "USER", conf_user());
     conf_add(&conf, "LISTEN", address_directives());
 #ifdef __SANITIZE_ADDRESS__

@@ -51,8 +51,8 @@ static const struct {
       ngx_string("Invalid or missing API key. Send it as "
                  "\"Authorization: Bearer KEY\"") },
     { 403, ngx_string("forbidden"),
-      ngx_string("Not allowed. A web page of another origin needs to be "
-                 "listed in lemonade_cors") },
+      ngx_string("Not allowed. The page's origin, or the host name of the "
+                 "request, is not one that this server answers to") },
     { 404, ngx_string("not_found"),
       ngx_string("The requested endpoint does not exist") },
     { 405, ngx_string("method_not_allowed"),

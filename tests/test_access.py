@@ -120,3 +120,46 @@ def test_the_backends_cors_header_is_replaced(server):
     assert [v for k, v in reply.headers
             if k.lower() == "access-control-allow-origin"] == \
         ["http://localhost:3000"]
+
+
+@pytest.mark.parametrize("host, status", [
+    ("localhost", 200), ("localhost:1", 200), ("127.0.0.1", 200),
+    ("127.8.9.1", 200), ("[::1]", 200), ("app.localhost", 200),
+    ("gpubox", 200), ("llm.example", 200),
+    ("evil.example", 403), ("127.evil.example", 403),
+    ("localhost.evil.example", 403), ("192.168.1.5", 403), ("_", 403)])
+def test_on_the_loopback_only_its_names_are_answered(named, host, status):
+    """DNS rebinding: a page's own name may point at 127.0.0.1."""
+    reply = named.call("GET", "/v1/models", None, {"Host": host})
+    assert reply.status == status
+    if status == 403:
+        check_error(reply, 403, "forbidden")
+
+
+def test_a_request_without_host_is_answered(named):
+    with named.connect() as c:
+        c.send(b"GET /live HTTP/1.0\r\n\r\n")
+        assert c.head().status == 200
+
+
+@pytest.fixture(scope="module")
+def named(models):
+    server = Server(models, env={"LEMONADE_ALLOWED_HOSTS": "llm.example"})
+    try:
+        yield server.start()
+    finally:
+        server.finish()
+
+
+def test_a_server_for_the_network_answers_to_any_name(serve):
+    server = serve("--host", "0.0.0.0")
+    assert server.call("GET", "/v1/models", None,
+                       {"Host": "llm.corp.example"}).status == 200
+
+
+def test_allowed_hosts_that_are_no_names_are_refused(serve):
+    server = serve(started=False,
+                   env={"LEMONADE_ALLOWED_HOSTS": "a; return 200"})
+    done = server.cli("serve", "--port", server.port)
+    assert done.returncode == 1
+    assert "LEMONADE_ALLOWED_HOSTS" in done.stderr

@@ -292,3 +292,24 @@ def test_conditions_do_not_touch_a_stream(serve_system, name, value):
         # and the connection is where the next answer begins
         c.request("GET", "/live")
         assert c.reply().status == 200
+
+
+def test_a_busy_model_stays_open_for_those_who_come_at_the_same_moment(serve):
+    """Two models, room for one: those for the one that is here go first."""
+    server = serve("--max-loaded-models", 1, env=ENV)
+    here, there = Double(server, "Here"), Double(server, "There")
+    go = here.file("go")
+    first = here.open(HEAD, event("1"), ("wait", go), END)
+    events = first.events(first.head())
+    assert next(events)[1] == b"data: 1"
+    other = there.open(HEAD, event("2"), END)
+    second = here.open(HEAD, event("3"), END)
+    assert [e for _, e in second.events(second.head())] \
+        == [b"data: 3", b"data: [DONE]"]
+    go.touch()
+    assert [e for _, e in events] == [b"data: [DONE]"]
+    assert [e for _, e in other.events(other.head())] \
+        == [b"data: 2", b"data: [DONE]"]
+    assert len(here.calls("start")) == 1
+    for c in (first, second, other):
+        c.close()

@@ -61,7 +61,7 @@ static const struct {
 } lines[] = {
     { "", LINE_PLAIN },
     { "0.00.038.538 I srv  init: hello", LINE_PLAIN },
-    { "0.00.038.538 W srv  init: careful", LINE_WARNING },
+    { "0.00.038.538 W srv  init: careful", LINE_PLAIN },
     { "0.00.038.538 E srv  init: wrong", LINE_ERROR },
     { "0.00.038.538 E main: exiting due to model loading error",
       LINE_FAREWELL },
