@@ -63,6 +63,29 @@ model_answer(struct model *m, int status, const char *code,
 }
 
 
+/* Ends the waits for ready that began so long ago. */
+void
+model_expire(struct model *m, uint64_t ms, unsigned retry_after,
+    const char *message)
+{
+    uint64_t            now;
+    struct model_wait  *w;
+
+    now = clock_ms();
+
+    /* they are in the order they came */
+
+    while ((w = TAILQ_FIRST(&m->waits)) != NULL && now - w->since >= ms) {
+        wait_end(w, &m->waits, 503, "no_capacity", retry_after, message);
+    }
+
+    if (TAILQ_EMPTY(&m->waits)) {
+        loader_dequeue(m);
+        loader_wake();
+    }
+}
+
+
 /* Ends all waits for gone. */
 static void
 model_answer_unloads(struct model *m, int status, const char *code,
@@ -317,7 +340,6 @@ model_ensure(struct registry_model *def, bool asks, model_done done,
 {
     char                message[1024];
     unsigned            seconds;
-    uint64_t            now;
     struct model       *m;
     struct model_wait  *w;
 
@@ -328,25 +350,23 @@ model_ensure(struct registry_model *def, bool asks, model_done done,
         return NULL;
     }
 
-    now = clock_ms();
     m = model_get(def);
     model_check(m);
 
     if (m->state == MODEL_READY && !m->doubted) {
         if (asks) {
             m->grants++;
-            m->last_grant = now;
+            m->last_grant = clock_ms();
         }
 
         model_refuse(done, arg, 200, NULL, 0, "already");
         return NULL;
     }
 
-    if (m->server == NULL && m->retry_at > now) {
-        seconds = (unsigned) ((m->retry_at - now + 999) / 1000);
-        snprintf(message, sizeof(message), "model %s failed to load: %s; "
-                 "it can be tried again in %u s", m->def->name, m->reason,
-                 seconds);
+    seconds = m->server == NULL
+              ? model_refusal(m, message, sizeof(message)) : 0;
+
+    if (seconds > 0) {
         model_refuse(done, arg, 503, "model_load_error", seconds, message);
         return NULL;
     }
@@ -450,6 +470,29 @@ model_redefined(const struct registry_model *def)
 }
 
 
+/* Loads it again for those who wait, unless it failed too often for that. */
+static void
+model_load_again(struct model *m)
+{
+    char      message[1024];
+    unsigned  seconds;
+
+    if (TAILQ_EMPTY(&m->waits)) {
+        return;
+    }
+
+    model_renew(m);
+    seconds = model_refusal(m, message, sizeof(message));
+
+    if (seconds > 0) {
+        model_answer(m, 503, "model_load_error", seconds, message);
+        return;
+    }
+
+    loader_enqueue(m);
+}
+
+
 /* The server is gone. */
 static void
 model_on_exit(struct server *s, const char *reason, void *arg)
@@ -483,12 +526,7 @@ model_on_exit(struct server *s, const char *reason, void *arg)
     }
 
     model_answer_unloads(m, 200, NULL, "unloaded");
-
-    if (!TAILQ_EMPTY(&m->waits)) {
-        model_renew(m);
-        loader_enqueue(m);
-    }
-
+    model_load_again(m);
     loader_wake();
 }
 

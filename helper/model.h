@@ -173,6 +173,10 @@ void model_stop(struct model *m);
 void model_answer(struct model *m, int status, const char *code,
     unsigned retry_after, const char *message);
 
+/* Ends with 503 the waits for ready that began ms ago or earlier. */
+void model_expire(struct model *m, uint64_t ms, unsigned retry_after,
+    const char *message);
+
 
 /*
  * For model.c: failures.
@@ -184,6 +188,9 @@ bool model_file_changed(const struct model *m,
 
 /* It was ready and died; three useless deaths in a row begin a back-off. */
 void model_note_crash(struct model *m, const char *reason);
+
+/* Seconds until it may be tried again, with the reason; 0: it may be now. */
+unsigned model_refusal(const struct model *m, char *message, size_t size);
 
 /* The load failed: ends all waits for ready, begins a back-off. */
 void model_note_failure(struct model *m, const char *reason);

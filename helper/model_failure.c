@@ -65,6 +65,26 @@ model_back_off(struct model *m, unsigned steps, const char *reason)
 }
 
 
+/* Says how long it may not be tried, and why. */
+unsigned
+model_refusal(const struct model *m, char *message, size_t size)
+{
+    uint64_t  now, seconds;
+
+    now = clock_ms();
+
+    if (m->retry_at <= now) {
+        return 0;
+    }
+
+    seconds = (m->retry_at - now + 999) / 1000;
+    snprintf(message, size, "model %s failed to load: %s; it can be tried "
+             "again in %u s", m->def->name, m->reason, (unsigned) seconds);
+
+    return (unsigned) seconds;
+}
+
+
 /* It was ready and died: was it of any use? */
 void
 model_note_crash(struct model *m, const char *reason)

@@ -7,14 +7,16 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from harness.double import ENV, PROGRAM, Double
+from harness.double import END, ENV, HEAD, PROGRAM, Double
 from harness.errors import check_error
 from harness.server import BUILD, command
 from harness.wait import until
+from harness.wire import Connection
 
 
 @contextlib.contextmanager
@@ -215,6 +217,45 @@ def test_a_backend_that_answers_again_stays(serve):
         os.kill(first, signal.SIGCONT)
         assert suspect(server, double.name, 1).status == 204
     assert server.backend() == first
+
+
+def test_who_waits_does_not_restart_what_always_dies(serve):
+    """Three useless deaths begin a back-off, also with somebody waiting."""
+    server = serve(env=ENV)
+    double = Double(server, "Dies")
+    server.load(double.name)
+    for death in range(1, 4):
+        pid = server.backend()
+        os.kill(pid, signal.SIGSTOP)
+        with Connection(server.socket) as c:
+            c.request("POST", "/internal/ensure", headers={
+                "X-Lemonade-Model": double.name,
+                "X-Lemonade-Failed": f"0:{2 * death - 1}"})
+            server.control("GET", "/v1/health")     # it waits now
+            os.kill(pid, signal.SIGKILL)
+            reply = c.reply()
+        assert reply.status == (204 if death < 3 else 503), reply
+    assert reply.header("X-Lemonade-Code") == "model_load_error"
+    assert "can be tried again in 1 s" in reply.body.decode()
+    assert len(double.calls("start")) == 3
+
+
+def test_one_who_waits_too_long_takes_nobody_along(serve):
+    server = serve(env={**ENV, "LEMONADE_LOAD_TIMEOUT": "3"})
+    busy, other = Double(server, "Busy"), Double(server, "Other")
+    end = busy.file("end")
+    server.load(busy.name)
+    ask = {"X-Lemonade-Model": other.name}
+    with busy.open(HEAD, ("wait", end), END) as stream, \
+            Connection(server.socket) as old, \
+            Connection(server.socket) as young:
+        stream.head()
+        old.request("POST", "/internal/ensure", headers=ask)
+        time.sleep(2)
+        young.request("POST", "/internal/ensure", headers=ask)
+        assert old.reply().status == 503
+        end.touch()
+        assert young.reply().status == 204
 
 
 def test_a_backend_that_writes_much_does_not_fill_the_log(serve):
