@@ -580,12 +580,10 @@ install_start(struct runner_spec *spec, const char *job, const char *dest,
 {
     char            self[4096];
     ssize_t         n;
-    const char     *value;
     struct words    argv = { 0 }, env = { 0 };
     struct runner  *r;
 
-    value = getenv("LEMONADE_OFFLINE");
-    if (value != NULL && *value != '\0') {
+    if (text_yes(getenv("LEMONADE_OFFLINE"))) {
         snprintf(error, error_size, "llama-server is not installed and "
                  "LEMONADE_OFFLINE forbids to fetch it; set "
                  "LEMONADE_LLAMACPP_CPU_BIN");

@@ -76,11 +76,24 @@ options_help(void)
 }
 
 
+/* Is it that flag, maybe with "=value"?  llama-server takes _ for -, too. */
+static bool
+options_is_flag(const char *arg, const char *flag)
+{
+    while (*flag != '\0' && (*arg == *flag || (*arg == '_' && *flag == '-'))) {
+        arg++;
+        flag++;
+    }
+
+    return *flag == '\0' && (*arg == '\0' || *arg == '=');
+}
+
+
 /* Is this argument of llama-server one that we set ourselves? */
 static bool
 options_managed(const char *arg)
 {
-    size_t               i, len;
+    size_t               i;
     static const char   *managed[] = {
         "-m", "--model", "--host", "--port", "--api-key", "--api-key-file",
         "--api-prefix", "-a", "--alias", "-c", "--ctx-size", "--mmproj",
@@ -91,10 +104,8 @@ options_managed(const char *arg)
         "-mu", "--model-url", "--reuse-port",
     };
 
-    len = strcspn(arg, "=");
-
     for (i = 0; i < sizeof(managed) / sizeof(managed[0]); i++) {
-        if (strlen(managed[i]) == len && strncmp(arg, managed[i], len) == 0) {
+        if (options_is_flag(arg, managed[i])) {
             return true;
         }
     }
@@ -272,8 +283,7 @@ options_environment(struct options *opt)
         }
     }
 
-    value = getenv("LEMONADE_CI_MODE");
-    opt->ci_mode = value != NULL && *value != '\0';
+    opt->ci_mode = text_yes(getenv("LEMONADE_CI_MODE"));
 
     return true;
 }

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 
@@ -227,6 +228,27 @@ text_number(const char *s, long min, long max, long *value)
     }
 
     *value = n;
+    return true;
+}
+
+
+/* Does a variable say yes? */
+bool
+text_yes(const char *value)
+{
+    size_t              i;
+    static const char  *no[] = { "", "0", "false", "no", "off" };
+
+    if (value == NULL) {
+        return false;
+    }
+
+    for (i = 0; i < sizeof(no) / sizeof(no[0]); i++) {
+        if (strcasecmp(value, no[i]) == 0) {
+            return false;
+        }
+    }
+
     return true;
 }
 

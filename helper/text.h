@@ -31,6 +31,9 @@ void text_clean(char *s);
 /* A whole decimal number within limits; false leaves *value alone. */
 bool text_number(const char *s, long min, long max, long *value);
 
+/* Does a variable say yes?  Not when unset, empty, 0, false, no or off. */
+bool text_yes(const char *value);
+
 /* Milliseconds of the monotonic clock. */
 uint64_t clock_ms(void);
 

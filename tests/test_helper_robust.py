@@ -63,6 +63,24 @@ def test_a_load_that_waits_for_an_installation_can_be_unloaded(serve):
             check_error(c.reply(), 503, "model_unloaded", "model_name")
 
 
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_offline_forbids_an_installation(serve, offline):
+    with silent_mirror() as mirror:
+        server = without_llama_server(serve, mirror, LEMONADE_OFFLINE=offline,
+                                      LEMONADE_LOAD_TIMEOUT="1")
+        reply = server.call("POST", "/v1/load",
+                            {"model_name": server.add("Any")}, timeout=20)
+    check_error(reply, 500, "model_load_error", "model_name")
+    said = {"0": "not installed within", "1": "LEMONADE_OFFLINE forbids"}
+    assert said[offline] in reply.body.decode()
+
+
+@pytest.mark.parametrize("flag", ["--ctx-size", "--ctx_size", "--api_key=x"])
+def test_our_own_flags_of_llama_server_are_refused(serve, flag):
+    said = failed_start(serve, LEMONADE_LLAMACPP_ARGS=f"{flag} 1")
+    assert f"Argument '{flag}' is managed by Lemonade" in said
+
+
 def test_a_registry_too_large_to_read_is_not_thrown_away(serve):
     server = serve()
     path = server.cache_dir / "user_models.json"

@@ -191,6 +191,26 @@ test_number(void)
 }
 
 
+/* What a variable says. */
+static void
+test_yes(void)
+{
+    size_t                    i;
+    static const char *const  no[] = { "", "0", "false", "No", "OFF" };
+    static const char *const  yes[] = { "1", "true", "yes", "00", " " };
+
+    for (i = 0; i < 5; i++) {
+        if (text_yes(no[i]) || !text_yes(yes[i])) {
+            complain("\"%s\" or \"%s\"", no[i], yes[i]);
+        }
+    }
+
+    if (text_yes(NULL)) {
+        complain("an unset variable");
+    }
+}
+
+
 /* Memory and clock. */
 static void
 test_small(void)
@@ -222,6 +242,7 @@ main(void)
     test_clean();
     test_copy();
     test_number();
+    test_yes();
     test_small();
 
     return failed;
