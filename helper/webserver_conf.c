@@ -7,6 +7,7 @@
 #include "file.h"
 #include "helper.h"
 #include "address.h"
+#include "log.h"
 #include "paths.h"
 #include "text.h"
 #include "webserver.h"
@@ -19,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 
@@ -30,6 +32,9 @@
 #define CONF_WORKERS_MAX        4
 
 #define CONF_VALUES             16
+
+/* An access log that is larger when nginx starts is put aside. */
+#define CONF_LOG_MAX            (16 << 20)
 
 
 struct conf_value {
@@ -246,6 +251,27 @@ conf_workers(void)
 }
 
 
+/* Puts a large access log aside, in the place of the one before. */
+static void
+conf_rotate(const char *logs)
+{
+    char         *log, *old;
+    struct stat   sb;
+
+    log = paths_join(logs, "access.log");
+    old = paths_join(logs, "access.log.1");
+
+    if (stat(log, &sb) == 0 && sb.st_size > CONF_LOG_MAX
+        && rename(log, old) == -1)
+    {
+        log_write(LOG_WARNING, "nginx", "%s: %s", log, strerror(errno));
+    }
+
+    free(log);
+    free(old);
+}
+
+
 /* Adds all paths. */
 static bool
 conf_add_paths(struct conf *conf)
@@ -276,6 +302,7 @@ conf_add_paths(struct conf *conf)
         fprintf(stderr, "lemonade-helper: %s: %s\n", logs, strerror(errno));
 
     } else {
+        conf_rotate(logs);
         good = conf_add_path(conf, "RUN_DIR", helper.run_dir)
                && conf_add_path(conf, "SHARE_DIR", share)
                && conf_add_path(conf, "LOG_DIR", logs)

@@ -121,3 +121,14 @@ def test_keys_are_never_logged(serve):
         text = path.read_text(errors="replace")
         assert "sk-secret" not in text
         assert key not in text
+
+
+def test_a_large_log_is_put_aside_at_the_start(serve):
+    server = serve(started=False)
+    logs = server.cache_dir / "logs"
+    logs.mkdir()
+    with open(logs / "access.log", "wb") as log:
+        log.truncate((16 << 20) + 1)
+    server.start()
+    assert (logs / "access.log.1").stat().st_size == (16 << 20) + 1
+    assert (logs / "access.log").stat().st_size < 1 << 20
