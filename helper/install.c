@@ -3,8 +3,8 @@
  *
  * apt does the work, with lists, caches and sources of its own: it checks
  * the signature of the index and the digest of each package, as an ordinary
- * user too.  Nothing of the system is read but its mirror and its keyring,
- * and nothing of it is changed.
+ * user too.  Of the system's apt we take the mirror, the keyring and how it
+ * reaches the network (proxies); nothing of the system is changed.
  *
  *   DEST.staging/   apt's files, the packages, the root they unpack to
  *   DEST            that root, renamed, when llama-server has run in it
@@ -38,6 +38,31 @@
 
 
 #define INSTALL_KEYRING  "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+
+/*
+ * What the system's configuration adds, and is none of ours: commands to
+ * run, which would clean the system's caches or rebuild its databases, and
+ * indexes beside that of the packages.
+ */
+static const char  install_conf[] =
+    "#clear APT::Update::Pre-Invoke;\n"
+    "#clear APT::Update::Post-Invoke;\n"
+    "#clear APT::Update::Post-Invoke-Success;\n"
+    "#clear APT::Update::Post-Invoke-Stats;\n"
+    "#clear AptCli::Hooks;\n"
+    "#clear DPkg::Pre-Invoke;\n"
+    "#clear DPkg::Post-Invoke;\n"
+    "#clear DPkg::Pre-Install-Pkgs;\n"
+    "#clear Acquire::IndexTargets::deb::DEP-11;\n"
+    "#clear Acquire::IndexTargets::deb::DEP-11-icons;\n"
+    "#clear Acquire::IndexTargets::deb::DEP-11-icons-small;\n"
+    "#clear Acquire::IndexTargets::deb::DEP-11-icons-large;\n"
+    "#clear Acquire::IndexTargets::deb::DEP-11-icons-hidpi;\n"
+    "#clear Acquire::IndexTargets::deb::DEP-11-icons-large-hidpi;\n"
+    "#clear Acquire::IndexTargets::deb::Contents-deb;\n"
+    "#clear Acquire::IndexTargets::deb::Contents-deb-legacy;\n"
+    "#clear Acquire::IndexTargets::deb::CNF;\n";
 
 
 /* What llama-server needs, down to the C library. */
@@ -101,6 +126,7 @@ install_apt(const struct install *in, const char *command, char *error,
 
     words_add(&argv, "apt-get");
     words_add(&argv, "-q");
+    words_addf(&argv, "-c%s/apt.conf", in->staging);
     words_addf(&argv, "-oDir::Etc::sourcelist=%s/sources.list", in->staging);
     words_add(&argv, "-oDir::Etc::sourceparts=/dev/null");
     words_add(&argv, "-oDir::Etc::preferences=/dev/null");
@@ -111,10 +137,6 @@ install_apt(const struct install *in, const char *command, char *error,
     words_addf(&argv, "-oDir::Cache=%s/cache", in->staging);
     words_add(&argv, "-oAcquire::Languages=none");
     words_add(&argv, "-oAcquire::PDiffs=false");
-    words_add(&argv, "-oAcquire::IndexTargets::deb::DEP-11::DefaultEnabled"
-                     "=false");
-    words_add(&argv, "-oAcquire::IndexTargets::deb::CNF::DefaultEnabled"
-                     "=false");
     words_add(&argv, "-oAcquire::Retries=2");
     words_add(&argv, "-oAPT::Update::Error-Mode=any");
     words_add(&argv, "-oAPT::Get::AllowUnauthenticated=false");
@@ -172,46 +194,68 @@ install_say_mirror(const char *mirror)
 }
 
 
-/* Makes the folders, the sources list and an empty status file. */
+/* Writes one of apt's files. */
 static int
-install_lay_out(const struct install *in)
+install_write(const struct install *in, const char *name, const char *text)
 {
-    int      rc;
-    char    *path, *mirror, *text;
-    size_t   i;
-    static const char *const  folders[] = {
-        "lists/partial", "cache/archives/partial", "state", "debs", "root"
-    };
+    int    rc;
+    char  *path;
 
-    for (i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
-        path = paths_join(in->staging, folders[i]);
-        rc = paths_mkdirs(path);
-        free(path);
+    path = paths_join(in->staging, name);
+    rc = file_write(path, text, strlen(text), 0600);
+    free(path);
 
-        if (rc == -1) {
-            return install_fail("%s: %s", in->staging, strerror(errno));
-        }
-    }
+    return rc;
+}
+
+
+/* Writes where apt fetches from. */
+static int
+install_write_sources(const struct install *in)
+{
+    int    rc;
+    char  *mirror, *text;
 
     mirror = mirror_find();
     install_say_mirror(mirror);
 
     text = text_format("deb [signed-by=" INSTALL_KEYRING "] %s sid main\n",
                        mirror);
-    path = paths_join(in->staging, "sources.list");
-    rc = file_write(path, text, strlen(text), 0600);
+    rc = install_write(in, "sources.list", text);
     free(text);
-    free(path);
     free(mirror);
 
-    if (rc == 0) {
-        path = paths_join(in->staging, "status");
-        rc = file_write(path, "", 0, 0644);
+    return rc;
+}
+
+
+/* Makes the folders, the sources list and an empty status file. */
+static int
+install_lay_out(const struct install *in)
+{
+    int      rc;
+    char    *path;
+    size_t   i;
+    static const char *const  folders[] = {
+        "lists/partial", "cache/archives/partial", "state", "debs", "root"
+    };
+
+    rc = 0;
+
+    for (i = 0; rc == 0 && i < sizeof(folders) / sizeof(folders[0]); i++) {
+        path = paths_join(in->staging, folders[i]);
+        rc = paths_mkdirs(path);
         free(path);
     }
 
-    return rc == 0 ? 0 : install_fail("%s: %s", in->staging,
-                                      strerror(errno));
+    if (rc == -1 || install_write_sources(in) == -1
+        || install_write(in, "apt.conf", install_conf) == -1
+        || install_write(in, "status", "") == -1)
+    {
+        return install_fail("%s: %s", in->staging, strerror(errno));
+    }
+
+    return 0;
 }
 
 

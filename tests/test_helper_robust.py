@@ -63,6 +63,32 @@ def test_a_load_that_waits_for_an_installation_can_be_unloaded(serve):
             check_error(c.reply(), 503, "model_unloaded", "model_name")
 
 
+def test_an_installation_uses_the_system_s_proxy_and_not_its_hooks(
+        serve, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        conf = tmp_path / "apt.conf"
+        conf.write_text(f"""
+Acquire::http::Proxy "http://127.0.0.1:{proxy.getsockname()[1]}";
+APT::Update::Pre-Invoke {{ "touch {tmp_path}/before"; }};
+APT::Update::Post-Invoke {{ "touch {tmp_path}/after"; }};
+""")
+        server = without_llama_server(serve, "http://mirror.invalid/debian",
+                                      APT_CONFIG=conf, NO_PROXY=None)
+        model = server.add("Any")
+        with server.connect() as c:
+            c.request("POST", "/v1/load", {"model_name": model})
+            proxy.settimeout(20)
+            with proxy.accept()[0] as asked:
+                assert b"http://mirror.invalid/debian/dists/sid" in \
+                    asked.recv(65536)
+            while server.processes("apt"):
+                with contextlib.suppress(TimeoutError):
+                    proxy.settimeout(0.1)
+                    proxy.accept()[0].close()
+            check_error(c.reply(), 500, "model_load_error", "model_name")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["apt.conf"]
+
+
 @pytest.mark.parametrize("offline", ["0", "1"])
 def test_offline_forbids_an_installation(serve, offline):
     with silent_mirror() as mirror:
