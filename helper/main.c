@@ -34,6 +34,8 @@
 #define MAIN_STOP_POLL_MS   5
 #define MAIN_NGINX_MS       1000    /* it has so long before its backends */
 #define MAIN_REPLY_MS       20      /* for the last reply to leave */
+#define MAIN_STOP_MS        15000   /* longer than the ladder of signals */
+#define MAIN_KILL_MS        2000    /* the same after a second signal */
 #define MAIN_IDLE_POLL_MS   250
 #define MAIN_IDLE_MS        2000    /* on demand: so long alone is the end */
 
@@ -44,6 +46,7 @@ static struct event  *stop_timer;
 static struct event  *idle_timer;
 static struct event  *signals[3];
 static uint64_t       stop_since;
+static uint64_t       stop_by;
 static uint64_t       idle_since;
 static uint64_t       empty_since;
 static bool           children_told;
@@ -151,6 +154,13 @@ main_on_stop(evutil_socket_t fd, short what, void *arg)
         backend_fini();
     }
 
+    if (now >= stop_by) {
+        log_write(LOG_ERROR, "helper", "%u children do not end, going "
+                  "without them", runner_count());
+        event_base_loopbreak(helper.base);
+        return;
+    }
+
     if (!children_told || runner_count() != 0 || webserver_running()
         || models_running())
     {
@@ -183,6 +193,7 @@ helper_shutdown(int exit_code, const char *why)
     helper.stopping = true;
     helper.exit_code = exit_code;
     stop_since = clock_ms();
+    stop_by = stop_since + MAIN_STOP_MS;
 
     instance_retract();
     webserver_stop();
@@ -211,6 +222,7 @@ main_on_signal(evutil_socket_t sig, short what, void *arg)
     log_write(LOG_WARNING, "helper", "second signal, killing children");
 
     children_told = true;
+    stop_by = clock_ms() + MAIN_KILL_MS;
     models_shutdown();
     backend_fini();
     webserver_kill();

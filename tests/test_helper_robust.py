@@ -1,6 +1,7 @@
 """What the helper makes of children, files and machines that misbehave."""
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -322,6 +323,34 @@ def test_more_models_than_routes_take_turns(serve):
     starts = Path(f"{path}.calls").read_text().split().count("start")
     assert starts == len(names)
     assert len(server.health()["all_models_loaded"]) == 64
+
+
+@contextlib.contextmanager
+def undead(pid):
+    """A process whose end its parent is not told: we trace it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    seize = 0x4206
+    if libc.ptrace(seize, pid, None, None) == -1:
+        pytest.skip(f"no ptrace here: {os.strerror(ctypes.get_errno())}")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ChildProcessError, ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0x40000000)     # __WALL
+
+
+def test_a_child_that_does_not_end_cannot_hold_the_end_up(serve):
+    """As one in a driver that hangs; a second signal makes it short."""
+    server = serve(env=ENV)
+    server.killed = True
+    server.load(Double(server, "Undead").name)
+    with undead(server.backend()):
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: "stopping: SIGTERM" in server.log(), 5, "the stop")
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(10)
+        assert "1 children do not end" in server.log()
 
 
 # An old llama-server, which can only listen on a port.
