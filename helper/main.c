@@ -50,6 +50,7 @@ static uint64_t       stop_by;
 static uint64_t       idle_since;
 static uint64_t       empty_since;
 static bool           children_told;
+static bool           terminal;     /* we began on one, and care for HUP */
 
 
 /* Gives a path of the run dir its mode and group. */
@@ -203,14 +204,36 @@ helper_shutdown(int exit_code, const char *why)
 }
 
 
-/* INT, TERM: once to stop, twice to kill.  HUP: look again. */
+/* Are stdin, stdout or stderr a terminal? */
+static bool
+main_on_terminal(void)
+{
+    return isatty(STDIN_FILENO) || isatty(STDOUT_FILENO)
+           || isatty(STDERR_FILENO);
+}
+
+
+/* HUP: the terminal was closed, or somebody wants us to look again. */
+static void
+main_on_hangup(void)
+{
+    if (terminal && !main_on_terminal()) {
+        helper_shutdown(0, "the terminal was closed");
+        return;
+    }
+
+    log_write(LOG_INFO, "helper", "reloading");
+    registry_refresh(helper.registry);
+    webserver_reload();
+}
+
+
+/* INT, TERM: once to stop, twice to kill. */
 static void
 main_on_signal(evutil_socket_t sig, short what, void *arg)
 {
     if (sig == SIGHUP) {
-        log_write(LOG_INFO, "helper", "reloading");
-        registry_refresh(helper.registry);
-        webserver_reload();
+        main_on_hangup();
         return;
     }
 
@@ -245,12 +268,16 @@ main_on_idle(evutil_socket_t fd, short what, void *arg)
 }
 
 
-/* Handles signals. */
+/* Handles signals.  Who has HUP ignored (nohup) wants us to outlive it. */
 static bool
 main_signals(void)
 {
     size_t             i;
+    struct sigaction   hangup;
     static const int   numbers[] = { SIGINT, SIGTERM, SIGHUP };
+
+    terminal = main_on_terminal() && sigaction(SIGHUP, NULL, &hangup) == 0
+               && hangup.sa_handler != SIG_IGN;
 
     for (i = 0; i < 3; i++) {
         signals[i] = evsignal_new(helper.base, numbers[i], main_on_signal,

@@ -325,6 +325,37 @@ def test_more_models_than_routes_take_turns(serve):
     assert len(server.health()["all_models_loaded"]) == 64
 
 
+def on_terminal(server, before=""):
+    """Starts a server on a terminal of its own; the other end comes back."""
+    ours, its = os.openpty()
+    server.process = subprocess.Popen(
+        ["setsid", "--ctty", "bash", "-c", f'{before} exec "$@"', "-",
+         *command("serve", "--port", server.port)], env=server.env, stdin=its,
+        stdout=open(server.logs[1], "ab"), stderr=open(server.logs[0], "ab"))
+    os.close(its)
+    server.sessions.append(server.process.pid)
+    server.wait_ready()
+    return ours
+
+
+def test_the_end_of_its_terminal_ends_a_server(serve):
+    server = serve(started=False)
+    terminal = on_terminal(server)
+    server.process.send_signal(signal.SIGHUP)       # it is still there
+    until(lambda: "reloading" in server.log(), 5, "a reload")
+    assert server.call("GET", "/live").status == 200
+    os.close(terminal)
+    assert server.process.wait(10) == 0
+    assert "the terminal was closed" in server.log()
+
+
+def test_a_server_that_ignores_hangups_outlives_its_terminal(serve):
+    server = serve(started=False)
+    os.close(on_terminal(server, "trap '' HUP;"))
+    until(lambda: "reloading" in server.log(), 5, "a reload")
+    assert server.call("GET", "/live").status == 200
+
+
 @contextlib.contextmanager
 def undead(pid):
     """A process whose end its parent is not told: we trace it."""
