@@ -362,17 +362,17 @@ main_find_nginx_user(void)
 }
 
 
-/* Removes sockets that a killed helper's children left. */
+/* Removes sockets that a killed helper's children left; closes fd. */
 static void
-main_clean(const char *backends)
+main_clean(int fd)
 {
     DIR            *d;
-    char           *path;
     size_t          len;
     struct dirent  *entry;
 
-    d = opendir(backends);
+    d = fdopendir(fd);
     if (d == NULL) {
+        close(fd);
         return;
     }
 
@@ -380,9 +380,7 @@ main_clean(const char *backends)
         len = strlen(entry->d_name);
 
         if (len > 5 && strcmp(entry->d_name + len - 5, ".sock") == 0) {
-            path = paths_join(backends, entry->d_name);
-            unlink(path);
-            free(path);
+            (void) unlinkat(fd, entry->d_name, 0);
         }
     }
 
@@ -418,21 +416,21 @@ main_folders(void)
 static bool
 main_prepare_run_dir(void)
 {
+    int    fd;
     char  *backends;
 
     backends = paths_join(helper.run_dir, "backends");
+    fd = main_share_run_dir() == -1
+         ? -1 : paths_own_folder(backends, 0710, helper.nginx_group);
 
-    if (paths_mkdirs(backends) == -1
-        || main_share_run_dir() == -1
-        || helper_share(backends, 0710) == -1)
-    {
+    if (fd == -1) {
         fprintf(stderr, "lemonade-helper: %s: %s\n", backends,
                 strerror(errno));
         free(backends);
         return false;
     }
 
-    main_clean(backends);
+    main_clean(fd);
     free(backends);
 
     return true;

@@ -170,11 +170,71 @@ done:
 }
 
 
+/* Makes one folder of ours or takes it over; the open folder or -1. */
+int
+paths_own_folder(const char *path, mode_t mode, gid_t group)
+{
+    int          fd, saved;
+    struct stat  sb;
+
+    if (mkdir(path, 0700) == -1 && errno != EEXIST) {
+        return -1;
+    }
+
+    fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd == -1) {
+        return -1;
+    }
+
+    if (fstat(fd, &sb) == -1) {
+        goto failed;
+    }
+
+    if (sb.st_uid != geteuid()) {
+        errno = EPERM;
+        goto failed;
+    }
+
+    if ((group != (gid_t) -1 && fchown(fd, (uid_t) -1, group) == -1)
+        || fchmod(fd, mode) == -1)
+    {
+        goto failed;
+    }
+
+    return fd;
+
+failed:
+
+    saved = errno;
+    close(fd);
+    errno = saved;
+
+    return -1;
+}
+
+
 /*
- * Makes the folder unless it is there and checks that it is ours.  Other
- * people's write permission is taken away, except by root: there the mode
- * is the administrator's or systemd's decision.
+ * Takes other people's right to write in a folder that is ours; the rest of
+ * the mode is the administrator's or systemd's decision.  Root does not
+ * touch what is for everybody, as /tmp is.
  */
+static int
+private_folder_close(int fd, const struct stat *sb)
+{
+    if ((sb->st_mode & 0022) == 0) {
+        return 0;
+    }
+
+    if (geteuid() == 0 && (sb->st_mode & S_ISVTX) != 0) {
+        errno = EPERM;
+        return -1;
+    }
+
+    return fchmod(fd, sb->st_mode & 07755);
+}
+
+
+/* Makes the folder unless it is there and checks that it is ours alone. */
 static int
 private_folder_make(const char *path)
 {
@@ -207,8 +267,8 @@ private_folder_make(const char *path)
         rc = -1;
     }
 
-    if (rc == 0 && geteuid() != 0 && (sb.st_mode & 0022) != 0) {
-        rc = fchmod(fd, sb.st_mode & 0755);
+    if (rc == 0) {
+        rc = private_folder_close(fd, &sb);
     }
 
     close(fd);

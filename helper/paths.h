@@ -7,6 +7,7 @@
 #define LEMONADE_PATHS_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 
 /*
@@ -15,8 +16,8 @@
  * when the folder is a symbolic link or belongs to somebody else.
  *
  * serving: it is made if it is not there (0700), and has to be ours.  One
- * that is there keeps its mode, but others lose the right to write in it
- * unless we are root.
+ * that is there keeps its mode, but others lose the right to write in it.
+ * EPERM as well for root in a folder like /tmp, which is for everybody.
  *
  * Not serving: it is not made, and need not be there.  It may be somebody
  * else's if it is named by LEMONADE_RUN_DIR or is /run/lemonade, and only
@@ -56,6 +57,14 @@ char *paths_search(const char *name);
 
 /* "dir/name", malloc'ed. */
 char *paths_join(const char *dir, const char *name);
+
+/*
+ * Makes a folder, in one that is there, unless it is there, and gives it
+ * this mode and group ((gid_t) -1: it keeps its own).  Returns it open, or
+ * -1 with errno: EPERM when it is somebody else's, ENOTDIR when it is a
+ * symbolic link.
+ */
+int paths_own_folder(const char *path, mode_t mode, gid_t group);
 
 /* mkdir -p with mode 0700 for what is made; -1 with errno. */
 int paths_mkdirs(const char *path);

@@ -64,6 +64,7 @@ web_warn(void)
 bool
 webserver_prepare(void)
 {
+    int          fd;
     const char  *value;
 
     value = getenv("LEMONADE_NGINX_BIN");
@@ -95,11 +96,14 @@ webserver_prepare(void)
     }
 
     dir = paths_join(helper.run_dir, "nginx");
+    fd = paths_own_folder(dir, 0710, helper.nginx_group);
 
-    if (paths_mkdirs(dir) == -1 || helper_share(dir, 0710) == -1) {
+    if (fd == -1) {
         fprintf(stderr, "lemonade-helper: %s: %s\n", dir, strerror(errno));
         return false;
     }
+
+    close(fd);
 
     return webserver_write_conf(dir);
 }

@@ -167,6 +167,30 @@ def test_few_descriptors_make_clients_wait(serve):
     assert replies == [204] * 60
 
 
+@pytest.mark.parametrize("name", ["backends", "nginx"])
+def test_no_link_in_the_run_dir_is_followed(serve, tmp_path, name):
+    tmp_path.chmod(0o700)
+    (tmp_path / "other.sock").touch()
+    server = serve(started=False)
+    server.run_dir.mkdir(0o700)
+    (server.run_dir / name).symlink_to(tmp_path)
+    server.killed = True
+    server.process = server.spawn(command("serve", "--port", server.port))
+    assert server.process.wait(10) == 1
+    assert f"{name}: Not a directory" in server.log()
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "other.sock").exists()
+
+
+def test_nobody_else_may_write_in_the_run_dir(serve):
+    server = serve(started=False)
+    server.run_dir.mkdir()
+    server.run_dir.chmod(0o777)
+    server.start()
+    assert server.run_dir.stat().st_mode & 0o022 == 0
+    assert server.call("GET", "/live").status == 200
+
+
 def failed_start(serve, *args, seconds=30, **env):
     """Starts a server that cannot start; what it says."""
     server = serve(*args, started=False, env=env)
