@@ -11,7 +11,7 @@ import unicodedata
 import pytest
 
 from harness import process
-from harness.server import BUILD, ROOT, command
+from harness.server import BUILD, ROOT, command, open_build
 from harness.wait import until
 
 COMMANDS = "serve status stop list pull run load unload ps".split()
@@ -330,8 +330,8 @@ def test_asking_makes_no_folder(idle):
 def as_nobody(idle, *args):
     if os.getuid() != 0:
         pytest.skip("needs another user")
-    idle.folder.chmod(0o755)
-    return subprocess.run(command(*args), env=idle.env, text=True,
+    build = open_build(idle.folder)
+    return subprocess.run(command(*args, build=build), env=idle.env, text=True,
                           capture_output=True, timeout=20, user=65534,
                           group=65534, extra_groups=[])
 

@@ -9,7 +9,8 @@ import pytest
 
 from harness import process
 from harness.double import ENV, PROGRAM, Double
-from harness.server import ASAN, BUILD, CACHE, ROOT, Server, command
+from harness.server import (ASAN, BUILD, CACHE, ROOT, Server, command,
+                            open_build)
 from harness.wait import until
 
 once = pytest.mark.skipif(ASAN, reason="does not depend on the build")
@@ -78,11 +79,8 @@ def test_make_install_runs_from_there(serve, tmp_path):
 def test_an_ordinary_user_serves(models):
     """All of it as nobody, with a build in a place that nobody can read."""
     server = Server(models)
-    place = server.folder / "program"
     try:
-        shutil.copytree(BUILD, place, symlinks=False, ignore=shutil.
-                        ignore_patterns("nginx-src", "obj", "venv", "unit",
-                                        "fuzz", "test-cache", "*.log"))
+        place = open_build(server.folder)
         if ASAN:
             (place / "nginx").write_bytes(
                 (BUILD / "nginx-src/objs/nginx").read_bytes())

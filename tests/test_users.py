@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from harness.server import BUILD, CACHE, SystemServer, command
+from harness.server import BUILD, CACHE, SystemServer, command, open_build
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
 
@@ -20,6 +20,8 @@ class ServiceServer(SystemServer):
     def spawn(self, argv):
         if "lemonade-helper" not in str(argv[0]):
             return super().spawn(argv)
+        self.build = open_build(self.folder)
+        argv = [str(self.build / "lemonade-helper"), *argv[1:]]
         self.run_dir.mkdir()
         self.run_dir.chmod(0o750)
         # what is installed is root's, and for nobody else
@@ -33,23 +35,21 @@ class ServiceServer(SystemServer):
 
     def write_config(self):
         super().write_config()
-        conf = self.prefix / "nginx.conf"
-        conf.write_text(conf.read_text().replace("user root;",
-                                                 "user www-data;"))
+        for conf in self.prefix.rglob("*.conf"):
+            conf.write_text(conf.read_text().replace(
+                "user root;", "user www-data;").replace(
+                f"{BUILD}/share", f"{self.build}/share"))
 
 
 def as_daemon(server, group, *args):
-    return subprocess.run(command(*args), env=server.env, text=True,
+    return subprocess.run(command(*args, build=server.build),
+                          env=server.env, text=True,
                           capture_output=True, timeout=60, user="daemon",
                           group=group, extra_groups=[])
 
 
 @pytest.fixture
 def service(serve):
-    helper = BUILD / "lemonade-helper"
-    if subprocess.run(["setpriv", "--reuid=nobody", "--regid=www-data",
-                       "--clear-groups", "test", "-x", helper]).returncode:
-        pytest.skip("this checkout is closed to other users")
     return serve(cls=ServiceServer)
 
 

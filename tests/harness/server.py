@@ -67,9 +67,20 @@ def environment(run_dir, cache_dir, **extra):
     return {k: v for k, v in env.items() if extra.get(k, "") is not None}
 
 
-def command(*args):
+def command(*args, build=BUILD):
     """lemonade-cli with arguments."""
-    return [str(BUILD / "lemonade-cli"), *map(str, args)]
+    return [str(build / "lemonade-cli"), *map(str, args)]
+
+
+def open_build(folder):
+    """A copy of the build below folder that every user can run."""
+    place = folder / "build"
+    shutil.copytree(BUILD, place, ignore=shutil.ignore_patterns(
+        "nginx-src", "obj", "venv", "unit", "fuzz", "perf", "test-cache",
+        "*.log"))
+    for path in [place, *place.rglob("*")]:
+        path.chmod(0o755)
+    return place
 
 
 class Server:
