@@ -1,5 +1,6 @@
 """A whole server in a folder of its own, and what is wrong with its end."""
 
+import atexit
 import json
 import os
 import re
@@ -30,11 +31,21 @@ BAD_LINE = re.compile(
 # What may stay in the run dir of a server that has ended.
 KEPT = {"lock", "nginx.conf", "api_keys", "access.log", "error.log"}
 
+def readable_copy(path):
+    """A copy that every user can read until we end, as nginx's workers."""
+    copy = tempfile.NamedTemporaryFile(prefix="lemonade-", delete=False)
+    copy.write(path.read_bytes())
+    os.fchmod(copy.fileno(), 0o644)
+    copy.close()
+    atexit.register(os.unlink, copy.name)
+    return copy.name
+
+
 SANITIZERS = {
     # every dynamic module of nginx defines the same names
     "ASAN_OPTIONS": "detect_odr_violation=0:exitcode=86",
     "LSAN_OPTIONS": "print_suppressions=0:suppressions="
-                    + str(Path(__file__).with_name("lsan.txt")),
+                    + readable_copy(Path(__file__).with_name("lsan.txt")),
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
 
