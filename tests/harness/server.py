@@ -31,6 +31,7 @@ BAD_LINE = re.compile(
 # What may stay in the run dir of a server that has ended.
 KEPT = {"lock", "nginx.conf", "api_keys", "access.log", "error.log"}
 
+
 def readable_copy(path):
     """A copy that every user can read until we end, as nginx's workers."""
     copy = tempfile.NamedTemporaryFile(prefix="lemonade-", delete=False)
