@@ -662,7 +662,7 @@ models_running(void)
 }
 
 
-/* Frees all; no server is left. */
+/* Frees all; a server that is left is one that does not end. */
 void
 models_free(void)
 {
@@ -671,6 +671,11 @@ models_free(void)
     while ((m = TAILQ_FIRST(&models)) != NULL) {
         model_answer_unloads(m, 503, "shutting_down", "shutting down");
         TAILQ_REMOVE(&models, m, link);
+
+        if (m->server != NULL) {
+            server_free(m->server);
+        }
+
         registry_free_model(m->def);
         free(m);
     }

@@ -84,8 +84,8 @@ server_log_settle(struct server *s)
 }
 
 
-/* Frees a server whose child is gone. */
-static void
+/* Frees a server whose child is gone, or no longer waited for. */
+void
 server_free(struct server *s)
 {
     server_log_settle(s);

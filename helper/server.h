@@ -39,6 +39,9 @@ void server_stop(struct server *s);
 /* The same without mercy. */
 void server_kill(struct server *s);
 
+/* Forgets one that does not even end so, when the helper itself does. */
+void server_free(struct server *s);
+
 /* Called once when a doubt is over; answered: or its time was. */
 typedef void (*server_sure)(struct server *s, bool answered, void *arg);
 
