@@ -543,6 +543,7 @@ main_close(void)
     if (helper.http != NULL) {
         http_server_free(helper.http);
         models_free();
+        server_fini();
         loader_free();
         backend_fini();
     }

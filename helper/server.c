@@ -68,6 +68,10 @@ struct server {
 };
 
 
+/* Of the last server that ended. */
+static char  *last_socket;
+
+
 static unsigned  server_serial;
 
 
@@ -84,6 +88,31 @@ server_log_settle(struct server *s)
 }
 
 
+/*
+ * Leaves the socket of a server that has ended until the next one ends.
+ * Whoever leased it a moment ago then finds nobody listening, which nginx
+ * takes for an ordinary error, and not that there is no such file.
+ */
+static void
+server_leave_socket(char *path)
+{
+    if (last_socket != NULL) {
+        unlink(last_socket);
+        free(last_socket);
+    }
+
+    last_socket = path;
+}
+
+
+/* Removes what the last server has left. */
+void
+server_fini(void)
+{
+    server_leave_socket(NULL);
+}
+
+
 /* Frees a server whose child is gone, or no longer waited for. */
 void
 server_free(struct server *s)
@@ -91,13 +120,12 @@ server_free(struct server *s)
     server_log_settle(s);
 
     if (s->socket != NULL) {
-        unlink(s->socket);
+        server_leave_socket(s->socket);
     }
 
     health_free(s->health);
     event_free(s->later);
     log_ring_free(s->ring);
-    free(s->socket);
     free(s->tag);
     free(s);
 }

@@ -42,6 +42,9 @@ void server_kill(struct server *s);
 /* Forgets one that does not even end so, when the helper itself does. */
 void server_free(struct server *s);
 
+/* After the last server: removes what is left of it. */
+void server_fini(void);
+
 /* Called once when a doubt is over; answered: or its time was. */
 typedef void (*server_sure)(struct server *s, bool answered, void *arg);
 
