@@ -135,24 +135,21 @@ lm_scan_keep_byte(lm_scan_t *s, unsigned char c)
 static void
 lm_scan_keep_code(lm_scan_t *s, uint32_t code)
 {
-    if (code < 0x80) {
-        lm_scan_keep_byte(s, (unsigned char) code);
+    size_t         i, n;
+    unsigned char  utf8[4];
 
-    } else if (code < 0x800) {
-        lm_scan_keep_byte(s, (unsigned char) (0xc0 | code >> 6));
-        lm_scan_keep_byte(s, (unsigned char) (0x80 | (code & 0x3f)));
+    static const unsigned char  lead[] = { 0, 0, 0xc0, 0xe0, 0xf0 };
 
-    } else if (code < 0x10000) {
-        lm_scan_keep_byte(s, (unsigned char) (0xe0 | code >> 12));
-        lm_scan_keep_byte(s, (unsigned char) (0x80 | (code >> 6 & 0x3f)));
-        lm_scan_keep_byte(s, (unsigned char) (0x80 | (code & 0x3f)));
+    n = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
 
-    } else {
-        lm_scan_keep_byte(s, (unsigned char) (0xf0 | code >> 18));
-        lm_scan_keep_byte(s, (unsigned char) (0x80 | (code >> 12 & 0x3f)));
-        lm_scan_keep_byte(s, (unsigned char) (0x80 | (code >> 6 & 0x3f)));
-        lm_scan_keep_byte(s, (unsigned char) (0x80 | (code & 0x3f)));
+    for (i = n - 1; i > 0; i--) {
+        utf8[i] = (unsigned char) (0x80 | (code & 0x3f));
+        code >>= 6;
     }
+
+    utf8[0] = (unsigned char) (lead[n] | code);
+
+    lm_scan_keep(s, utf8, n);
 }
 
 
@@ -311,8 +308,10 @@ lm_scan_string_end(lm_scan_t *s)
 static const unsigned char *
 lm_scan_string_run(const unsigned char *p, const unsigned char *last)
 {
-    uint64_t     half[2];
-    lm_vector_t  v;
+    size_t                i;
+    uint64_t              half[2];
+    lm_vector_t           v;
+    const unsigned char  *mask = (const unsigned char *) half;
 
     while (last - p >= 16) {
         memcpy(&v, p, 16);
@@ -320,23 +319,13 @@ lm_scan_string_run(const unsigned char *p, const unsigned char *last)
             | (lm_vector_t) (v == '\\');
         memcpy(half, &v, 16);
 
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-
-        if (half[0]) {
-            return p + __builtin_ctzll(half[0]) / 8;
-        }
-
-        if (half[1]) {
-            return p + 8 + __builtin_ctzll(half[1]) / 8;
-        }
-
-#else
-
         if (half[0] | half[1]) {
-            break;
-        }
+            for (i = 0; mask[i] == 0; i++) {
+                /* void */
+            }
 
-#endif
+            return p + i;
+        }
 
         p += 16;
     }
