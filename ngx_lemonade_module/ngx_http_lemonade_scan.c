@@ -385,11 +385,8 @@ lm_scan_open(lm_scan_t *s, int array)
         return;
     }
 
-    if (array) {
-        s->arrays[i / 8] |= (uint8_t) (1 << (i % 8));
-    } else {
-        s->arrays[i / 8] &= (uint8_t) ~(1 << (i % 8));
-    }
+    s->arrays[i / 8] = (uint8_t) ((s->arrays[i / 8] & ~(1 << (i % 8)))
+                                  | array << (i % 8));
 
     s->depth++;
     s->wanted = -1;
