@@ -1,6 +1,4 @@
-/*
- * The JSON scanner; what it promises is described in its header.
- */
+/* The JSON scanner; what it promises is described in its header. */
 
 #include "ngx_http_lemonade_scan.h"
 
