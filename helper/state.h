@@ -7,8 +7,9 @@
  *   routes   one per loaded model, written ONLY by the helper
  *   lanes    one per nginx worker, written ONLY by that worker
  *
- * Every cache line has one writer, so there is no lock that a dead process
- * could leave behind.  A worker owns its lane through an OFD write lock on
+ * Every field has one writer at a time, so there is no lock that a dead
+ * process could leave behind.  Counters of two workers never share a cache
+ * line; the pids do, which are written once in a worker's life.  A worker owns its lane through an OFD write lock on
  * one byte of the file; the kernel drops the lock however the worker dies,
  * and the helper then folds the lane's totals and forgets its leases.
  *
